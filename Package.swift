@@ -1,0 +1,46 @@
+// swift-tools-version:6.2
+import PackageDescription
+
+/// Every target of ours is held to the same: Swift 6, checked memory safety, no warning left standing.
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
+let package = Package(
+    name: "godwit",
+    products: [.executable(name: "godwit", targets: ["godwit"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+    ],
+    targets: [
+        .target(name: "Volumes", swiftSettings: strict),
+        .target(name: "DirtyMap", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(name: "FileVolumes", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(
+            name: "CCeph",
+            // librados's C++ classes are marked deprecated in favour of an interface that 16.2 does not install.
+            cxxSettings: [.unsafeFlags(["-Wno-deprecated-declarations"])],
+            linkerSettings: [.linkedLibrary("rados"), .linkedLibrary("rbd")]),
+        .target(
+            name: "RBDVolumes", dependencies: ["CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: strict),
+        .target(name: "Mirror", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
+        .executableTarget(
+            name: "godwit",
+            dependencies: [
+                "Mirror", "RBDVolumes", "Volumes",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "VolumesTests", dependencies: ["Volumes"], swiftSettings: strict),
+        .testTarget(name: "DirtyMapTests", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "MirrorTests", dependencies: ["Mirror", "Volumes"], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6],
+    cxxLanguageStandard: .cxx17
+)

@@ -1,0 +1,56 @@
+package import Volumes
+
+/// Gives a move up: removes the unfinished target, and what the move left on its source.
+package struct Abort: Sendable {
+    let target: any TargetVolume
+    /// Finds the source that the record names.
+    let source: @Sendable (String) async throws(VolumeError) -> any SourceVolume
+
+    package init(
+        of target: any TargetVolume, source: @escaping @Sendable (String) async throws(VolumeError) -> any SourceVolume
+    ) {
+        self.target = target
+        self.source = source
+    }
+
+    package struct Outcome: Sendable {
+        /// Transient snapshots that were removed, or looked for, on the source.
+        package var source: String?
+    }
+
+    package func run() async throws(MoveError) -> Outcome {
+        switch try await staged(.target, { () throws(VolumeError) in try await target.state() }) {
+        case .absent:
+            throw MoveError(.noSource, ["\(target.address): there is nothing to abort"])
+        case .foreign:
+            throw MoveError(
+                .noTarget, ["\(target.address) is no unfinished target of Godwit's"],
+                advice: "If it is to go, remove it yourself ('rbd rm', 'rm').")
+        case .committed:
+            throw MoveError(
+                .noTarget, ["\(target.address) is finished: its move only has to be tidied up after"],
+                advice: "Give the 'godwit migrate' command again.")
+        case .unfinished(let text):
+            var outcome = Outcome()
+            if !text.isEmpty {
+                let record = try Takeover.read(text, of: target.address)
+                outcome.source = record.sourceAddress
+                do throws(VolumeError) {
+                    let source = try await source(record.sourceAddress)
+                    for name in record.transients { try await source.thaw(name) }
+                } catch where error.kind == .missing {
+                    // The source is no more, and what was left on it neither.
+                } catch {
+                    throw MoveError(
+                        .resumable,
+                        [
+                            "\(record.sourceAddress) can't be tidied: \(error)",
+                            "  the target is kept until then, as its record says what to remove",
+                        ])
+                }
+            }
+            try await staged(.underWay) { () throws(VolumeError) in try await target.discard() }
+            return outcome
+        }
+    }
+}

@@ -1,0 +1,177 @@
+internal import Synchronization
+package import Volumes
+
+/// Moves a volume, with all its snapshots, from its source to a target that it makes.
+///
+/// Every state is frozen before it is read, so reading needs no lock and a crash loses nothing. The target stands
+/// apart, marked as unfinished, until all of it is there; becoming finished is one durable step. A run that was ended
+/// at any moment is taken up by the next one from the record kept with the target.
+package struct Move: Sendable {
+    let source: any SourceVolume
+    let target: any TargetVolume
+    let options: MoveOptions
+    let progress: WorkProgress
+    let stop: StopRequest
+
+    package init(
+        from source: any SourceVolume, to target: any TargetVolume, options: MoveOptions = MoveOptions(),
+        progress: WorkProgress = WorkProgress(), stop: StopRequest = StopRequest()
+    ) {
+        self.source = source
+        self.target = target
+        self.options = options
+        self.progress = progress
+        self.stop = stop
+    }
+
+    /// Runs the move to its end.
+    package func run() async throws(MoveError) -> Report {
+        let start = ContinuousClock.now
+        progress.begin("looking at \(source.address)")
+        let description = try await staged(.source) { () throws(VolumeError) in try await source.describe() }
+        var report = Report(
+            source: source.address, target: target.address, sizeBytes: description.size.bytes,
+            notCarried: description.notCarried, changed: description.changed)
+        switch try await staged(.target, { () throws(VolumeError) in try await target.state() }) {
+        case .foreign:
+            throw MoveError(try await Preflight(self).targetObstacles(to: description), at: .target)
+        case .committed(let text):
+            try await tidy(try Takeover(self).record(text, of: description))
+            report.outcome = .tidied
+            report.seconds = (ContinuousClock.now - start).seconds
+            return report
+        case .absent:
+            try await Preflight(self).refuseObstacles(to: description)
+            let record = Record(
+                source: description.identity, sourceAddress: source.address, snapshots: options.snapshots)
+            try await staged(.target) { () throws(VolumeError) in
+                try await target.make(as: carried(description), record: record.text())
+                try await target.own()
+            }
+            try await proceed(record, description, &report)
+        case .unfinished(let text):
+            report.resumed = true
+            let record = try Takeover(self).record(text, of: description)
+            try await Preflight(self).refuseSourceObstacles()
+            try await staged(.target) { () throws(VolumeError) in try await target.own() }
+            try await proceed(record, description, &report)
+        }
+        report.seconds = (ContinuousClock.now - start).seconds
+        return report
+    }
+
+    /// The description as the target is to have it.
+    private func carried(_ description: VolumeDescription) -> VolumeDescription {
+        guard options.snapshots == .none else { return description }
+        var description = description
+        description.snapshots = []
+        return description
+    }
+
+    /// From an owned target to the end of the move.
+    private func proceed(
+        _ record: consuming Record, _ description: VolumeDescription, _ report: inout Report
+    ) async throws(MoveError) {
+        do throws(MoveError) {
+            let walk = Walk(self, record: record)
+            try await walk.run(along: carried(description), &report)
+            try await commit(walk.record, carried(description), &report)
+        } catch {
+            await target.close()
+            throw error
+        }
+    }
+
+    private func commit(
+        _ record: consuming Record, _ description: VolumeDescription, _ report: inout Report
+    ) async throws(MoveError) {
+        var record = record
+        if options.verifies {
+            let transient = record.transients.last
+            let frozen = try await staged(.underWay) { () async throws(VolumeError) -> Snapshot? in
+                guard let transient else { return nil }
+                return try await source.freeze(as: transient)
+            }
+            let differences = try await Verification(
+                source: source, target: target, progress: progress, stop: stop
+            ).run(
+                description.snapshots.map(\.name),
+                head: frozen.map { Revision.snapshot($0) } ?? .head)
+            guard differences.isEmpty else {
+                throw MoveError(
+                    .resumable, ["\(target.address) isn't finished, as it differs from \(source.address):"]
+                        + differences.map { "  \($0)" },
+                    advice: "Look at both clusters' health, then 'godwit abort \(target.address)' and move it again.")
+            }
+            report.verified = true
+        }
+        progress.begin("finishing \(target.address)")
+        record.phase = .committing
+        let committed = record
+        try await staged(.underWay) { () throws(VolumeError) in
+            // A run may have been ended between making a snapshot and protecting it.
+            for snapshot in description.snapshots { try await target.keep(snapshot) }
+            try await target.save(record: committed.text())
+            try await target.commit(as: description)
+        }
+        try await tidy(committed)
+    }
+
+    /// Removes what the move left on the source, then the record that tells of it.
+    private func tidy(_ record: Record) async throws(MoveError) {
+        try await staged(.underWay) { () throws(VolumeError) in
+            for name in record.transients { try await source.thaw(name) }
+            try await target.forget()
+        }
+    }
+}
+
+/// Whether a record that was found is one that this move may go on from.
+struct Takeover {
+    let move: Move
+    init(_ move: Move) { self.move = move }
+
+    func record(_ text: String, of description: VolumeDescription) throws(MoveError) -> Record {
+        let fresh = Record(
+            source: description.identity, sourceAddress: move.source.address, snapshots: move.options.snapshots)
+        // Made, and then the run was ended before it could write its record: nothing was moved yet.
+        if text.isEmpty { return fresh }
+        let record = try Self.read(text, of: move.target.address)
+        guard record.source == description.identity else {
+            throw MoveError(
+                .noTarget,
+                [
+                    "\(move.target.address) is the unfinished target of another source: \(record.sourceAddress)",
+                    "  (of that name there may have been another volume, or it was changed since)",
+                ],
+                advice: "Go on with that one, or remove what is there: 'godwit abort \(move.target.address)'.")
+        }
+        guard record.snapshots == move.options.snapshots else {
+            throw MoveError(
+                .usage, ["\(move.target.address) was begun with --snapshots \(record.snapshots.rawValue)"],
+                advice: "Go on with the same, or begin anew after 'godwit abort \(move.target.address)'.")
+        }
+        return record
+    }
+
+    static func read(_ text: String, of address: String) throws(MoveError) -> Record {
+        do throws(Record.Unreadable) {
+            return try Record(text: text)
+        } catch {
+            let what =
+                switch error {
+                case .malformed: "its record is damaged"
+                case .newer(let version): "its record is of version \(version), which this godwit doesn't know"
+                }
+            throw MoveError(
+                .noTarget, ["\(address) is an unfinished target, but \(what)"],
+                advice: "Go on with the godwit that began it, or remove it by hand.")
+        }
+    }
+}
+
+extension Duration {
+    package var seconds: Double {
+        Double(components.seconds) + Double(components.attoseconds) / 1e18
+    }
+}

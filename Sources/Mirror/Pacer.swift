@@ -1,0 +1,23 @@
+package import Volumes
+
+/// Keeps a rate: says how long to wait after so many bytes.
+///
+/// A value with the time passed in, so that a test needs no clock.
+package struct Pacer: Sendable {
+    /// What may be caught up at once after an idle time.
+    private static let burst = Duration.milliseconds(100)
+
+    private let rate: ByteRate
+    /// When the bytes counted so far are paid for.
+    private var paid: Duration = .zero
+
+    /// - Parameter rate: Above zero.
+    package init(_ rate: ByteRate) { self.rate = rate }
+
+    /// Counts `bytes`, moved just before `now`, and says how long to wait before moving more.
+    package mutating func wait(after bytes: ByteCount, now: Duration) -> Duration {
+        paid = max(paid, now - Self.burst)
+        paid += .seconds(Double(bytes.bytes) / Double(max(rate.bytesPerSecond, 1)))
+        return max(.zero, paid - now)
+    }
+}

@@ -1,0 +1,54 @@
+internal import Foundation
+
+/// What a later run has to know, on whichever host: kept with the target until the move is over.
+struct Record: Codable, Sendable, Equatable {
+    enum Phase: String, Codable {
+        case copying
+        /// All bytes are there: what is left is to make the target the finished one, and to tidy up.
+        case committing
+    }
+
+    static let currentVersion = 1
+
+    var version = Record.currentVersion
+    /// `VolumeDescription.identity` of the source: the target is of no other.
+    let source: String
+    /// As the operator wrote it, for messages.
+    let sourceAddress: String
+    let snapshots: MoveOptions.Snapshots
+    var phase = Phase.copying
+    /// The transient snapshots that may stand on the source: each is noted here before it is made.
+    var transients: [String] = []
+    /// The snapshot whose state the target was in, all of it, when the step under way began.
+    var arrived: UInt64?
+    /// Whether a step was begun and not ended.
+    var isUnderWay = false
+    /// The snapshot that the step under way goes to; nothing for a head that can't be frozen.
+    var goal: UInt64?
+    /// How far the step under way has come: everything before is on the target, and durable.
+    var settledBytes: UInt64 = 0
+
+    init(source: String, sourceAddress: String, snapshots: MoveOptions.Snapshots) {
+        self.source = source
+        self.sourceAddress = sourceAddress
+        self.snapshots = snapshots
+    }
+
+    func text() -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        // A value of numbers and strings always encodes.
+        return String(decoding: try! encoder.encode(self), as: UTF8.self)
+    }
+
+    enum Unreadable: Error { case malformed, newer(Int) }
+
+    init(text: String) throws(Unreadable) {
+        struct Versioned: Decodable { let version: Int }
+        let decoder = JSONDecoder()
+        guard let versioned = try? decoder.decode(Versioned.self, from: Data(text.utf8)) else { throw .malformed }
+        guard versioned.version == Self.currentVersion else { throw .newer(versioned.version) }
+        guard let record = try? decoder.decode(Record.self, from: Data(text.utf8)) else { throw .malformed }
+        self = record
+    }
+}

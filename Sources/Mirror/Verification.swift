@@ -1,0 +1,207 @@
+internal import DirtyMap
+internal import Synchronization
+package import Volumes
+
+/// Compares two volumes: size, every snapshot, head.
+package struct Verification: Sendable {
+    package struct Difference: Sendable, Codable, CustomStringConvertible {
+        /// The snapshot's name; nothing for the head.
+        package var snapshot: String?
+        package var description: String
+        /// Where the first differing bytes are.
+        package var offset: UInt64?
+        package var length: UInt64?
+    }
+
+    /// Compared at once: each is an object or a piece of as many bytes on both sides.
+    private static let workers = 16
+
+    let source: any Volume
+    let target: any Volume
+    let progress: WorkProgress
+    let stop: StopRequest
+
+    package init(source: any Volume, target: any Volume, progress: WorkProgress, stop: StopRequest) {
+        self.source = source
+        self.target = target
+        self.progress = progress
+        self.stop = stop
+    }
+
+    /// All that both have, or should have.
+    package func run() async throws(MoveError) -> [Difference] {
+        let ours = try await staged(.source) { () throws(VolumeError) in try await source.describe() }
+        let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe() }
+        let (names, others) = (ours.snapshots.map(\.name), theirs.snapshots.map(\.name))
+        var found: [Difference] = []
+        for name in names where !others.contains(name) {
+            found.append(Difference(snapshot: name, description: "snapshot \(name): missing at \(target.address)"))
+        }
+        for name in others where !names.contains(name) {
+            found.append(Difference(snapshot: name, description: "snapshot \(name): missing at \(source.address)"))
+        }
+        if found.isEmpty, names != others {
+            found.append(Difference(description: "snapshots: not in the same order"))
+        }
+        return found + (try await run(names.filter(others.contains), head: .head))
+    }
+
+    /// Certain snapshots by their names, and the source's `head` with the target's.
+    func run(_ snapshots: [String], head: Revision) async throws(MoveError) -> [Difference] {
+        let ours = try await staged(.source) { () throws(VolumeError) in try await source.describe().snapshots }
+        let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe().snapshots }
+        var found: [Difference] = []
+        for name in snapshots {
+            guard let our = ours.first(where: { $0.name == name }), let their = theirs.first(where: { $0.name == name })
+            else { continue }
+            if our.isProtected != their.isProtected {
+                found.append(
+                    Difference(snapshot: name, description: "snapshot \(name): protected on one side only"))
+            }
+            try await compare(.snapshot(our), .snapshot(their), name, into: &found)
+        }
+        try await compare(head, .head, nil, into: &found)
+        return found
+    }
+
+    private func compare(
+        _ ours: Revision, _ theirs: Revision, _ snapshot: String?, into found: inout [Difference]
+    ) async throws(MoveError) {
+        let title = snapshot.map { "snapshot \($0)" } ?? "head"
+        progress.begin("comparing \(title)")
+        let comparison = try await staged(.underWay) { () async throws(VolumeError) -> Result<any Comparison, Sizes> in
+            try await self.comparison(of: ours, with: theirs)
+        }
+        switch comparison {
+        case .failure(let sizes):
+            found.append(
+                Difference(
+                    snapshot: snapshot,
+                    description: "\(title): \(sizes.ours.bytes) bytes at \(source.address), "
+                        + "\(sizes.theirs.bytes) at \(target.address)"))
+        case .success(let comparison):
+            let isStopped: Bool
+            do throws(VolumeError) {
+                let (difference, wasStopped) = try await first(in: comparison, snapshot, title)
+                if let difference { found.append(difference) }
+                isStopped = wasStopped
+            } catch {
+                await comparison.close()
+                throw MoveError(error, at: .underWay)
+            }
+            await comparison.close()
+            if isStopped { throw MoveError(.resumable, ["stopped while comparing \(title)"]) }
+        }
+    }
+
+    private struct Sizes: Error {
+        let ours: ByteCount
+        let theirs: ByteCount
+    }
+
+    /// The shortest way to compare two states, if they have the same size at all.
+    private func comparison(
+        of ours: Revision, with theirs: Revision
+    ) async throws(VolumeError) -> Result<any Comparison, Sizes> {
+        let left = try await source.open(ours)
+        let right: any VolumeReader
+        do throws(VolumeError) {
+            right = try await target.open(theirs)
+        } catch {
+            await left.close()
+            throw error
+        }
+        let reading = ReadComparison(left: left, right: right)
+        guard left.size == right.size else {
+            await reading.close()
+            return .failure(Sizes(ours: left.size, theirs: right.size))
+        }
+        guard let shorter = try await source.comparison(of: ours, with: target, at: theirs) else {
+            return .success(reading)
+        }
+        await reading.close()
+        return .success(shorter)
+    }
+
+    private func work(on pieces: Pieces, of comparison: any Comparison, _ earliest: Earliest) async {
+        while let piece = pieces.next() {
+            do throws(VolumeError) {
+                if let extent = try await comparison.firstDifference(in: piece) {
+                    earliest.note(extent)
+                    // Those before this piece were given out already; those after don't matter any more.
+                    pieces.endEarly()
+                }
+                progress.advance(by: piece.length)
+                _ = pieces.finish(piece, Moved())
+            } catch {
+                return pieces.fail(piece, error)
+            }
+        }
+    }
+
+    private func first(
+        in comparison: any Comparison, _ snapshot: String?, _ title: String
+    ) async throws(VolumeError) -> (difference: Difference?, wasStopped: Bool) {
+        let map = DirtyMap(
+            size: comparison.space, granularity: Granularity(min(comparison.pieceSize, Granularity.standard.size)) ?? .standard)
+        try await comparison.findExtents { map.mark($0) }
+        progress.expect(map.dirtyBytes)
+        let pieces = Pieces(map, size: comparison.pieceSize, from: .zero, bandwidth: nil, stop: stop)
+        let earliest = Earliest()
+        await withTaskGroup { group in
+            for _ in 0..<Self.workers {
+                group.addTask { await self.work(on: pieces, of: comparison, earliest) }
+            }
+        }
+        if let failure = pieces.failure { throw failure }
+        if let extent = earliest.extent {
+            let range = "bytes \(extent.offset.bytes) to \(extent.end.bytes - 1)"
+            return (
+                Difference(
+                    snapshot: snapshot, description: "\(title): differs first at \(range)", offset: extent.offset.bytes,
+                    length: extent.length.bytes), false
+            )
+        }
+        return (nil, !map.isClean)
+    }
+}
+
+/// The earliest of the differences that several workers found.
+private final class Earliest: Sendable {
+    private let found = Mutex<Extent?>(nil)
+    var extent: Extent? { found.withLock { $0 } }
+    func note(_ extent: Extent) {
+        found.withLock { known in if known.map({ extent.offset < $0.offset }) ?? true { known = extent } }
+    }
+}
+
+/// Reads both sides.
+private struct ReadComparison: Comparison {
+    let left: any VolumeReader
+    let right: any VolumeReader
+    let pieceSize = ByteCount.mebibytes(1)
+    var space: ByteCount { left.size }
+
+    func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {
+        for reader in [left, right] {
+            try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
+                for extent in try await reader.extents(in: window, since: nil).extents { found(extent) }
+            }
+        }
+    }
+
+    func firstDifference(in piece: Extent) async throws(VolumeError) -> Extent? {
+        let (ours, theirs) = (IOBuffer(count: Int(piece.length.bytes)), IOBuffer(count: Int(piece.length.bytes)))
+        try await unsafe left.read(into: ours.bytes, at: piece.offset)
+        try await unsafe right.read(into: theirs.bytes, at: piece.offset)
+        guard let run = unsafe firstDifferingRun(UnsafeRawBufferPointer(ours.bytes), UnsafeRawBufferPointer(theirs.bytes))
+        else { return nil }
+        return Extent(
+            offset: piece.offset + ByteCount(UInt64(run.lowerBound)), length: ByteCount(UInt64(run.count)))
+    }
+
+    func close() async {
+        await left.close()
+        await right.close()
+    }
+}

@@ -1,0 +1,168 @@
+internal import Synchronization
+internal import Volumes
+
+/// The walk of a move along its source's snapshots, and the record of how far it has come.
+final class Walk: Sendable {
+    private let move: Move
+    private let noted: Mutex<Record>
+
+    init(_ move: Move, record: Record) {
+        self.move = move
+        noted = Mutex(record)
+    }
+
+    var record: Record { noted.withLock { $0 } }
+
+    private func note(_ change: @Sendable (inout Record) -> Void) async throws(VolumeError) {
+        let record = noted.withLock { record in
+            change(&record)
+            return record
+        }
+        try await move.target.save(record: record.text())
+    }
+
+    func run(along description: VolumeDescription, _ report: inout Report) async throws(MoveError) {
+        var frozen = try await staged(.underWay) { () throws(VolumeError) in try await freeze() }
+        let kept = try await staged(.underWay) { () throws(VolumeError) in try await move.target.kept().map(\.name) }
+        report.snapshotsFoundFinished = kept.count
+        let route = try await staged(.underWay) { () throws(VolumeError) in
+            if let shorter = try await move.target.route(from: move.source) { return shorter }
+            return StreamRoute(
+                source: move.source, target: move.target, granularity: move.options.granularity) as any Route
+        }
+        report.route = route is StreamRoute ? .stream : .objects
+
+        var steps = try steps(along: description, frozen, kept)
+        var number = kept.count
+        while true {
+            for step in steps {
+                number += 1
+                try await take(step, along: route, title: title(of: step, number, description), &report)
+            }
+            // Everything that the source held when it was frozen is on the target now.
+            let last = frozen.last
+            let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
+                try await move.source.isUnchanged(since: last)
+            }
+            if isUnchanged { return }
+            // A writer came meanwhile. If it has gone again, what it wrote is one more step.
+            try await Preflight(move).refuseSourceObstacles()
+            guard let last else {
+                throw MoveError(
+                    .noTarget, ["\(move.source.address) was changed while it was being moved"],
+                    advice: "Remove what was made ('godwit abort \(move.target.address)'), and move it while nobody writes.")
+            }
+            let name = Self.transientName()
+            frozen = try await staged(.underWay) { () throws(VolumeError) in
+                try await note { $0.transients.append(name) }
+                guard let snapshot = try await move.source.freeze(as: name) else { return [last] }
+                return [last, snapshot]
+            }
+            steps = frozen.last.map { [Step(base: last, goal: .snapshot($0), size: $0.size)] } ?? []
+        }
+    }
+
+    /// The states that the source holds for this move, oldest first; the newest is the head.
+    private func freeze() async throws(VolumeError) -> [Snapshot] {
+        if record.transients.isEmpty {
+            let name = Self.transientName()
+            try await note { $0.transients = [name] }
+        }
+        var frozen: [Snapshot] = []
+        for name in record.transients {
+            guard let snapshot = try await move.source.freeze(as: name) else {
+                // Nothing is left on a source that can't hold a state.
+                try await note { $0.transients = [] }
+                return []
+            }
+            frozen.append(snapshot)
+        }
+        return frozen
+    }
+
+    private static func transientName() -> String {
+        Snapshot.transientPrefix + String(UInt64.random(in: .min ... .max), radix: 16)
+    }
+
+    private func steps(
+        along description: VolumeDescription, _ frozen: [Snapshot], _ kept: [String]
+    ) throws(MoveError) -> [Step] {
+        guard !frozen.isEmpty else { return [Step(base: nil, goal: .head, size: description.size)] }
+        let record = record
+        do throws(Lineage.Broken) {
+            return try Lineage(
+                carried: description.snapshots, frozen: frozen, kept: kept, arrived: record.arrived,
+                goal: record.isUnderWay ? record.goal : nil
+            ).steps
+        } catch {
+            let what =
+                switch error {
+                case .stateGone: "the snapshot that the target was brought to is no more at \(move.source.address)"
+                case .unknownSnapshot(let name): "snapshot \(name) was removed from \(move.source.address) since"
+                }
+            throw MoveError(
+                .noTarget, ["\(move.target.address) can't be gone on with: \(what)"],
+                advice: "Begin anew after 'godwit abort \(move.target.address)'.")
+        }
+    }
+
+    private func title(of step: Step, _ number: Int, _ description: VolumeDescription) -> String {
+        guard let snapshot = step.goal.snapshot, !snapshot.isTransient else { return "head" }
+        return "snapshot \(snapshot.name) (\(number) of \(description.snapshots.count))"
+    }
+
+    private func take(
+        _ step: Step, along route: any Route, title: String, _ report: inout Report
+    ) async throws(MoveError) {
+        let began = ContinuousClock.now
+        move.progress.begin(title)
+        let goal = step.goal.snapshot?.id
+        let isRepeated = record.isUnderWay && record.goal == goal
+        let start = isRepeated ? ByteOffset(record.settledBytes) : .zero
+        let mover = try await staged(.underWay) { () throws(VolumeError) in
+            if !isRepeated {
+                try await note {
+                    $0.isUnderWay = true
+                    $0.arrived = step.base?.id
+                    $0.goal = goal
+                    $0.settledBytes = 0
+                }
+            }
+            try await move.target.resize(to: step.size)
+            return try await route.begin(step, isRepeated: isRepeated)
+        }
+        let outcome: Round.Outcome
+        do throws(VolumeError) {
+            outcome = try await Round(
+                mover: mover, options: move.options, progress: move.progress, stop: move.stop,
+                settle: { offset throws(VolumeError) in
+                    try await mover.settle(upTo: offset)
+                    try await self.note { $0.settledBytes = offset.bytes }
+                }
+            ).run(from: start)
+            if outcome == .finished { try await mover.finish() }
+        } catch {
+            await mover.close()
+            throw MoveError(error, at: .underWay)
+        }
+        await mover.close()
+        let moved = move.progress.current.moved
+        report.steps.append(
+            Report.StepReport(
+                snapshot: step.goal.snapshot.flatMap { $0.isTransient ? nil : $0.name }, means: mover.means,
+                foundBytes: moved.found.bytes, sentBytes: moved.sent.bytes, copiedBytes: moved.copied.bytes,
+                zeroedBytes: moved.zeroed.bytes, seconds: (ContinuousClock.now - began).seconds))
+        guard outcome == .finished else {
+            throw MoveError(.resumable, ["stopped at \(title)"])
+        }
+        try await staged(.underWay) { () throws(VolumeError) in
+            if let snapshot = step.goal.snapshot, !snapshot.isTransient { try await move.target.keep(snapshot) }
+            try await note {
+                $0.isUnderWay = false
+                $0.arrived = goal
+                $0.goal = nil
+                $0.settledBytes = 0
+            }
+        }
+    }
+}

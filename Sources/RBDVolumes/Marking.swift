@@ -1,0 +1,58 @@
+internal import Foundation
+
+/// How an unfinished target is told from every other image.
+///
+/// Until it is finished it stands under another name, so that nobody takes it for the volume; the move's record and
+/// who is at it stand in its image metadata. Becoming finished is one rename.
+enum Marking {
+    /// Keys that are Godwit's own, and never the user's.
+    static let prefix = "godwit."
+    static let record = "godwit.record"
+    static let holder = "godwit.holder"
+    static let suffix = ".godwit-unfinished"
+
+    static func unfinished(_ name: String) -> String { name + suffix }
+}
+
+/// The process that is at an unfinished target: enough to tell whether it still lives, and to fence it if it doesn't.
+struct Holder: Codable, Sendable, Equatable {
+    let host: String
+    /// Differs after each start of the host.
+    let boot: String
+    let process: Int32
+    /// In clock ticks since the host's start (proc(5), field 22 of /proc/PID/stat): process numbers are used again.
+    let started: UInt64
+    /// How the OSDs know its client.
+    let client: String
+
+    static func own(client: String) -> Holder {
+        let process = getpid()
+        return Holder(
+            host: ProcessInfo.processInfo.hostName, boot: bootID(), process: process, started: startTime(of: process) ?? 0,
+            client: client)
+    }
+
+    enum Life { case alive, dead, unknown }
+
+    /// Whether that process lives, as far as this host can tell.
+    var life: Life {
+        guard boot == Self.bootID() else { return .unknown }
+        return Self.startTime(of: process) == started ? .alive : .dead
+    }
+
+    private static func bootID() -> String {
+        let path = "/proc/sys/kernel/random/boot_id"
+        return (try? String(contentsOfFile: path, encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines) ?? ""
+    }
+
+    private static func startTime(of process: Int32) -> UInt64? {
+        guard let stat = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
+            let close = stat.lastIndex(of: ")")
+        else { return nil }
+        // Fields count from the process's state, the third, which follows its name in parentheses.
+        let fields = stat[stat.index(after: close)...].split(separator: " ")
+        // A dead process that nobody has waited for yet writes nothing any more.
+        guard fields.count > 19, fields[0] != "Z", fields[0] != "X" else { return nil }
+        return UInt64(fields[19])
+    }
+}

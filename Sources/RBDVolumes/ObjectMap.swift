@@ -1,0 +1,148 @@
+/// An RBD object map: for each object of an image whether it exists, in two bits.
+///
+/// The bytes are those that librbd keeps in `rbd_object_map.ID` (common/bit_vector.hpp, `BitVector<2>`):
+/// a header (u32 length; version 1, compatible with 1, u32 length, u64 count), the bits (four objects in a byte, the
+/// first in the highest bits), a footer (u32 length; u32 crc32c of the header; a u32 count and one crc32c for each
+/// 4 KiB of bits).
+package struct ObjectMap: Sendable, Equatable {
+    package enum State: UInt8, Sendable {
+        case absent = 0
+        /// Exists, and was written since the newest snapshot.
+        case exists = 1
+        /// Is being removed.
+        case pending = 2
+        /// Exists, and wasn't written since the newest snapshot.
+        case clean = 3
+    }
+
+    package let count: Int
+    /// Four objects in a byte.
+    private var bits: [UInt8]
+
+    /// A map of objects that are all absent.
+    package init(count: Int) {
+        self.count = count
+        bits = [UInt8](repeating: 0, count: (count + 3) / 4)
+    }
+
+    package subscript(object: Int) -> State {
+        get {
+            precondition(object < count, "no such object")
+            // Two bits have four values, and all four are states.
+            return State(rawValue: bits[object / 4] >> Self.shift(object) & 3)!
+        }
+        set {
+            precondition(object < count, "no such object")
+            let cleared = bits[object / 4] & ~(3 << Self.shift(object))
+            bits[object / 4] = cleared | newValue.rawValue << Self.shift(object)
+        }
+    }
+
+    /// Whether the object may exist, as librbd asks before it reads or removes one.
+    package func exists(_ object: Int) -> Bool { object < count && self[object] != .absent }
+
+    /// The same objects up to `count`, and absent ones where there were none.
+    package func resized(to count: Int) -> ObjectMap {
+        var map = ObjectMap(count: count)
+        let shared = min(bits.count, map.bits.count)
+        map.bits.replaceSubrange(0..<shared, with: bits[0..<shared])
+        // The last byte may hold bits of objects that are no more.
+        for object in count..<max(count, map.bits.count * 4) {
+            map.bits[object / 4] &= ~(3 << Self.shift(object))
+        }
+        return map
+    }
+
+    /// Runs of objects that may exist here or in `other`, in order.
+    package func existingRuns(with other: ObjectMap?, _ run: (Range<Int>) -> Void) {
+        let total = max(count, other?.count ?? 0)
+        var start: Int?
+        var object = 0
+        while object < total {
+            let byte = (object / 4 < bits.count ? bits[object / 4] : 0)
+                | (other.map { object / 4 < $0.bits.count ? $0.bits[object / 4] : 0 } ?? 0)
+            // Most maps are mostly empty: four absent objects at once.
+            if byte == 0, object % 4 == 0 {
+                if let begun = start { run(begun..<object) }
+                start = nil
+                object += 4
+                continue
+            }
+            let isThere = exists(object) || other?.exists(object) == true
+            if isThere, start == nil { start = object }
+            if !isThere, let begun = start {
+                run(begun..<object)
+                start = nil
+            }
+            object += 1
+        }
+        if let begun = start { run(begun..<total) }
+    }
+
+    private static func shift(_ object: Int) -> UInt8 { UInt8(6 - object % 4 * 2) }
+}
+
+extension ObjectMap {
+    private static let blockBytes = 4096
+    /// What librbd itself refuses to go beyond (cls_rbd: RBD's object map limit of 256,000,000 objects).
+    private static let most: UInt64 = 256_000_000
+
+    /// - Returns: Nothing if the bytes aren't an object map of this version, or its sums are wrong.
+    package init?(encoded bytes: [UInt8]) {
+        var reader = LittleEndianReader(bytes)
+        guard let headerLength = reader.uint32(), let header = reader.bytes(Int(headerLength)) else { return nil }
+        var inner = LittleEndianReader(header)
+        guard inner.uint8() == 1, inner.uint8() == 1, inner.uint32() == 8, let count = inner.uint64(), count <= Self.most
+        else { return nil }
+        self.init(count: Int(count))
+        guard let bits = reader.bytes(bits.count), let footerLength = reader.uint32(),
+            let footer = reader.bytes(Int(footerLength))
+        else { return nil }
+        self.bits = bits
+        guard footer == self.footer(header: header) else { return nil }
+    }
+
+    package func encoded() -> [UInt8] {
+        var header: [UInt8] = [1, 1]
+        header.append(littleEndian: UInt32(8))
+        header.append(littleEndian: UInt64(count))
+        var bytes: [UInt8] = []
+        bytes.append(littleEndian: UInt32(header.count))
+        bytes += header + bits
+        let footer = footer(header: header)
+        bytes.append(littleEndian: UInt32(footer.count))
+        return bytes + footer
+    }
+
+    private func footer(header: [UInt8]) -> [UInt8] {
+        var footer: [UInt8] = []
+        footer.append(littleEndian: crc32c(header, seed: 0))
+        let blocks = stride(from: 0, to: bits.count, by: Self.blockBytes)
+        footer.append(littleEndian: UInt32(Array(blocks).count))
+        for block in blocks {
+            footer.append(littleEndian: crc32c(bits[block..<min(block + Self.blockBytes, bits.count)], seed: 0))
+        }
+        return footer
+    }
+}
+
+extension [UInt8] {
+    fileprivate mutating func append(littleEndian value: some FixedWidthInteger) {
+        for shift in stride(from: 0, to: value.bitWidth, by: 8) { append(UInt8(truncatingIfNeeded: value >> shift)) }
+    }
+}
+
+private struct LittleEndianReader {
+    private var rest: ArraySlice<UInt8>
+
+    init(_ bytes: [UInt8]) { rest = bytes[...] }
+
+    mutating func bytes(_ count: Int) -> [UInt8]? {
+        guard count >= 0, count <= rest.count else { return nil }
+        defer { rest = rest.dropFirst(count) }
+        return Array(rest.prefix(count))
+    }
+    mutating func uint8() -> UInt8? { bytes(1)?[0] }
+    mutating func uint32() -> UInt32? { bytes(4)?.reversed().reduce(0) { $0 << 8 | UInt32($1) } }
+    mutating func uint64() -> UInt64? { bytes(8)?.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+}

@@ -1,0 +1,244 @@
+internal import CCeph
+internal import Synchronization
+internal import Volumes
+
+/// From image to image, object by object: one read and one write for each, or a copy from OSD to OSD.
+///
+/// Serves where both images lie on their objects in the same way and no parent shines through the source. The
+/// target's objects are written past librbd, so this route keeps the target's object map right itself.
+struct ObjectRoute: Route {
+    let source: RBDSource
+    let target: RBDTarget
+    let objectSize: ByteCount
+
+    func begin(_ step: Step, isRepeated: Bool) async throws(VolumeError) -> any StepMover {
+        try await ObjectMover(self, step, isRepeated: isRepeated)
+    }
+}
+
+final class ObjectMover: StepMover {
+    let pieceSize: ByteCount
+    let space: ByteCount
+    let means: ExtentMeans = .objectExtents
+    private let base: Snapshot?
+    private let goal: Snapshot?
+    private let sourceObjects: DataObjects
+    private let histories: DataObjects
+    private let targetObjects: DataObjects
+    private let context: SnapshotContext
+    private let sourceMap: ObjectMap?
+    private let baseMap: ObjectMap?
+    private let objectCount: Int
+    private let volumeSize: ByteCount
+    /// Objects end where the volume does, where a byte's place in its object is its place in the volume.
+    private let isPlain: Bool
+    private let canCopy: Bool
+    /// Whether an earlier run may have written any of this step's objects.
+    private let isRepeated: Bool
+    private let store: ObjectMapStore?
+    /// What the target's objects were when the step began.
+    private let before: ObjectMap?
+    private let after: Mutex<ObjectMap?>
+    private let expectation = Mutex(FullObjects())
+
+    init(_ route: ObjectRoute, _ step: Step, isRepeated: Bool) async throws(VolumeError) {
+        base = step.base
+        goal = step.goal.snapshot
+        volumeSize = step.size
+        pieceSize = route.objectSize
+        self.isRepeated = isRepeated
+        let image = try await route.source.image(at: step.goal.snapshot)
+        defer { Task { await image.close() } }
+        objectCount = try await image.objectCount()
+        space = ByteCount(UInt64(objectCount) * pieceSize.bytes)
+        isPlain = try await image.layout().isPlain
+        let data = DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix())
+        sourceObjects = try data.showing(step.goal.snapshot?.id ?? CCEPH_HEAD)
+        histories = try data.showing(CCEPH_SNAP_DIR)
+        let sourceMaps = ObjectMapStore(pool: image.pool, imageID: try await image.imageID())
+        sourceMap = try await image.hasValidObjectMap() ? try await sourceMaps.load(step.goal.snapshot?.id) : nil
+        baseMap = if let base = step.base { try await sourceMaps.load(base.id) } else { nil }
+
+        let view = try await route.target.objects()
+        targetObjects = view.objects
+        context = view.context
+        store = view.maps
+        canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
+        before = try await store?.load(nil)
+        after = Mutex(before)
+        try await announce()
+    }
+
+    /// Marks every object that may come to be, before any does: whoever removes an unfinished target then finds all of
+    /// its objects.
+    private func announce() async throws(VolumeError) {
+        guard let store, var map = before else { return }
+        forEachCandidate { numbers in
+            for number in numbers where map[number] == .absent { map[number] = .exists }
+        }
+        after.withLock { $0 = map }
+        try await store.save(map)
+    }
+
+    private func forEachCandidate(_ found: (Range<Int>) -> Void) {
+        let all = 0..<objectCount
+        // The base's map must be known as well: an object that is no more has to go at the target, too.
+        guard let sourceMap, base == nil || baseMap != nil else { return found(all) }
+        sourceMap.existingRuns(with: baseMap) { numbers in
+            let within = numbers.clamped(to: all)
+            if !within.isEmpty { found(within) }
+        }
+    }
+
+    func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {
+        forEachCandidate { numbers in
+            found(
+                Extent(
+                    from: ByteOffset(UInt64(numbers.lowerBound) * pieceSize.bytes),
+                    to: ByteOffset(UInt64(numbers.upperBound) * pieceSize.bytes)))
+        }
+    }
+
+    func move(_ piece: Extent) async throws(VolumeError) -> Moved {
+        let number = Int(piece.offset.bytes / pieceSize.bytes)
+        guard let base else { return try await moveWhole(number) }
+        let change = try await histories.history(of: number)?.change(since: base.id, to: goal?.id) ?? .none
+        switch change {
+        case .none:
+            // Nothing to do; but if this was announced, and never made, the map must say so.
+            try await note(number, .untouched)
+            return Moved()
+        case .removed:
+            if mayExist(number) { try await targetObjects.apply(.removal(), to: number, under: context) }
+            try await note(number, .removed)
+            var moved = Moved()
+            moved.zeroed = pieceSize
+            return moved
+        case .written(_, _, didExist: false) where !mayExist(number):
+            return try await moveWhole(number)
+        case .written(let dirty, let size, _):
+            return try await moveParts(number, dirty, size: size)
+        }
+    }
+
+    /// An object that the target doesn't have yet.
+    private func moveWhole(_ number: Int) async throws(VolumeError) -> Moved {
+        let length = length(of: number)
+        var moved = Moved()
+        if canCopy, length == pieceSize, expectation.withLock({ $0.isLikely }) {
+            let digest = try await sourceObjects.digest(of: number, length: length, chunk: zeroBlock)
+            if digest?.isFull(length, chunk: zeroBlock) == true {
+                let copy = ObjectChange.copy(of: sourceObjects.name(of: number), from: sourceObjects.pool)
+                try await targetObjects.apply(copy, to: number, under: context)
+                try await note(number, .written)
+                moved.found = length
+                moved.copied = length
+                return moved
+            }
+            expectation.withLock { $0.saw(full: false) }
+        }
+        guard let read = try await sourceObjects.read(number, ExtentSet([Extent(offset: .zero, length: length)])) else {
+            try await note(number, .untouched)
+            return moved
+        }
+        let data = read.nonzero()
+        moved.found = read.total
+        moved.sent = data.reduce(.zero) { $0 + $1.extent.length }
+        expectation.withLock { $0.saw(full: moved.sent == pieceSize) }
+        if !data.isEmpty {
+            try await targetObjects.apply(
+                .parts(truncate: nil, zeros: ExtentSet(), data: data, of: read), to: number, under: context)
+        }
+        try await note(number, data.isEmpty ? .untouched : .written)
+        return moved
+    }
+
+    /// An object that the target may have: only what is dirty.
+    private func moveParts(_ number: Int, _ dirty: ExtentSet, size: ByteCount) async throws(VolumeError) -> Moved {
+        let whole = Extent(offset: .zero, length: length(of: number))
+        let dirty = dirty.intersection(whole)
+        let live = dirty.intersection(Extent(offset: .zero, length: size))
+        let read = live.isEmpty ? nil : try await sourceObjects.read(number, live)
+        let data = read?.nonzero() ?? []
+        let written = ExtentSet(data.map { $0.extent })
+        let zeros = dirty.subtracting(written)
+        var moved = Moved()
+        moved.found = read?.total ?? .zero
+        moved.sent = written.total
+        if mayExist(number) {
+            moved.zeroed = zeros.total
+            // An object that ends earlier than it did: cut it, rather than leave a tail of zeros.
+            let cut = dirty.end > ByteOffset(size.bytes) ? size : nil
+            let rest = cut.map { zeros.intersection(Extent(offset: .zero, length: $0)) } ?? zeros
+            try await targetObjects.apply(
+                .parts(truncate: cut, zeros: rest, data: data, of: read), to: number, under: context)
+        } else if !data.isEmpty {
+            try await targetObjects.apply(
+                .parts(truncate: nil, zeros: ExtentSet(), data: data, of: read), to: number, under: context)
+        }
+        try await note(number, data.isEmpty ? .emptied : .written)
+        return moved
+    }
+
+    /// The bytes of an object that are within the volume.
+    private func length(of number: Int) -> ByteCount {
+        guard isPlain else { return pieceSize }
+        return min(pieceSize, ByteCount(volumeSize.bytes - UInt64(number) * pieceSize.bytes))
+    }
+
+    private func mayExist(_ number: Int) -> Bool { before?.exists(number) ?? (base != nil || isRepeated) }
+
+    private enum Outcome { case untouched, written, emptied, removed }
+
+    /// Notes in the target's object map what became of an object.
+    private func note(_ number: Int, _ outcome: Outcome) async throws(VolumeError) {
+        guard let before else { return }
+        let state: ObjectMap.State
+        switch outcome {
+        case .written: state = .exists
+        case .removed: state = .absent
+        case .untouched, .emptied:
+            if !before.exists(number) {
+                state = .absent
+            } else if isRepeated {
+                // An earlier run announced it, and may or may not have made it.
+                state = try await targetObjects.exists(number) ? .exists : .absent
+            } else {
+                state = outcome == .emptied ? .exists : before[number]
+            }
+        }
+        after.withLock { $0?[number] = state }
+    }
+
+    func settle(upTo offset: ByteOffset) async throws(VolumeError) { try await saveMap() }
+    func finish() async throws(VolumeError) { try await saveMap() }
+    func close() async {}
+
+    private func saveMap() async throws(VolumeError) {
+        guard let store, let map = after.withLock({ $0 }) else { return }
+        try await store.save(map)
+    }
+}
+
+/// Whether the next object is likely to be full of data, going by those before it: then it is worth asking its OSD,
+/// so that it can be copied without passing through here.
+struct FullObjects {
+    /// As many in a row make the next one likely. Few, as asking in vain costs one small operation.
+    private static let enough = 3
+    private var inRow = 0
+
+    var isLikely: Bool { inRow >= Self.enough }
+
+    mutating func saw(full: Bool) { inRow = full ? min(inRow + 1, Self.enough) : 0 }
+}
+
+extension ObjectDigest {
+    /// What a block of zeros hashes to.
+    static let zeroHash = crc32c(repeatElement(0, count: Int(zeroBlock.bytes)), seed: .max)
+
+    /// Whether the object has data in every block up to `length`, and nothing after.
+    func isFull(_ length: ByteCount, chunk: ByteCount) -> Bool {
+        guard size == length, let hashes, hashes.count == length.pieces(of: chunk) else { return false }
+        return !hashes.contains(Self.zeroHash)
+    }
+}

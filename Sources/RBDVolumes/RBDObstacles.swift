@@ -1,0 +1,150 @@
+internal import CCeph
+internal import Foundation
+package import Volumes
+
+extension RBDTarget {
+    package func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
+        var found: [Obstacle] = []
+        let state = try await state()
+        if state == .foreign {
+            found.append(
+                Obstacle(
+                    .exists, "\(address) exists, and wasn't begun by Godwit",
+                    remedy: "Choose another name, or remove it yourself: Godwit never overwrites."))
+        }
+        let layout = wishes.applied(to: source.layout)
+        found += try await obstacles(inPools: layout, room: state == .absent ? room : .zero)
+        if layout.features.contains("fast-diff"), !layout.features.contains("object-map") {
+            found.append(needs("fast-diff", "object-map"))
+        }
+        for feature in ["object-map", "journaling"]
+        where layout.features.contains(feature) && !layout.features.contains("exclusive-lock") {
+            found.append(needs(feature, "exclusive-lock"))
+        }
+        for snapshot in source.snapshots where snapshot.isProtected && !layout.features.contains("layering") {
+            found.append(
+                Obstacle(
+                    .unsupported, "snapshot \(snapshot.name) is protected, which the target can't do without 'layering'",
+                    remedy: "Add --image-feature layering."))
+            break
+        }
+        if !layout.stripeUnit.bytes.isMultiple(of: 512) || layout.stripeUnit == .zero || layout.stripeCount == 0
+            || !layout.objectSize.bytes.isMultiple(of: layout.stripeUnit.bytes)
+        {
+            found.append(
+                Obstacle(
+                    .unsupported, "a stripe unit of \(layout.stripeUnit.bytes) bytes doesn't divide objects of "
+                        + "\(layout.objectSize.bytes)", remedy: "Give --stripe-unit and --object-size that fit."))
+        }
+        return found
+    }
+
+    private func needs(_ feature: String, _ other: String) -> Obstacle {
+        Obstacle(
+            .unsupported, "the image feature \(feature) needs \(other)",
+            remedy: "Add --image-feature \(other), or leave \(feature) out.")
+    }
+
+    private func obstacles(inPools layout: Layout, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
+        var found: [Obstacle] = []
+        if !pool.namespace.isEmpty, try await !pool.hasNamespace() {
+            found.append(
+                Obstacle(
+                    .missing, "pool \(pool.name) has no namespace \(pool.namespace)",
+                    remedy: "Make it: 'rbd namespace create \(pool.path)'."))
+        }
+        var data = pool
+        if let name = layout.dataPool {
+            do throws(VolumeError) {
+                data = try Pool(cluster, name: name, namespace: pool.namespace)
+            } catch where error.kind == .missing {
+                found.append(
+                    Obstacle(
+                        .missing, "the target's cluster has no pool \(name) for the data",
+                        remedy: "Name one with --data-pool (--data-pool \(pool.name) puts the data beside the image)."))
+                return found
+            }
+        }
+        for pool in pool === data ? [pool] : [pool, data] {
+            if let refusal = await pool.probeWriting() {
+                found.append(
+                    Obstacle(
+                        .forbidden, "the caps of this user don't allow writing to pool \(pool.name): \(refusal.reason)",
+                        remedy: "Give it 'osd \"profile rbd pool=\(pool.name)\"' (Docs/Operations.md)."))
+            }
+        }
+        if let available = await data.available(), available < room {
+            found.append(
+                Obstacle(
+                    .full, "pool \(data.name) has room for \(available.bytes) bytes; \(room.bytes) are to be written",
+                    remedy: "Make room, raise the pool's quota, or choose another pool."))
+        }
+        return found
+    }
+}
+
+extension Pool {
+    fileprivate func hasNamespace() async throws(VolumeError) -> Bool {
+        try await blocking { () throws(VolumeError) in
+            var exists = false
+            let code = unsafe rbd_namespace_exists(self.handle, self.namespace, &exists)
+            try check(code, "rbd_namespace_exists", on: "pool \(self.path)")
+            return exists
+        }
+    }
+
+    /// Bytes that can still be written to the pool: what its OSDs hold, less what its quota forbids.
+    /// - Returns: Nothing if this user may not ask the monitors.
+    fileprivate func available() async -> ByteCount? {
+        struct Usage: Decodable {
+            struct Pool: Decodable {
+                struct Stats: Decodable {
+                    let max_avail: UInt64
+                    let stored: UInt64?
+                    let bytes_used: UInt64
+                }
+                let name: String
+                let stats: Stats
+            }
+            let pools: [Pool]
+        }
+        struct Quota: Decodable { let quota_max_bytes: UInt64 }
+        let usage: Usage? = await cluster.ask(["prefix": "df", "format": "json"])
+        guard let stats = usage?.pools.first(where: { $0.name == name })?.stats else { return nil }
+        let quota: Quota? = await cluster.ask(["prefix": "osd pool get-quota", "pool": name, "format": "json"])
+        guard let limit = quota?.quota_max_bytes, limit > 0 else { return ByteCount(stats.max_avail) }
+        let stored = stats.stored ?? stats.bytes_used
+        return ByteCount(min(stats.max_avail, limit > stored ? limit - stored : 0))
+    }
+}
+
+extension Cluster {
+    /// Asks the monitors.
+    fileprivate func ask<Answer: Decodable & Sendable>(_ command: [String: String]) async -> Answer? {
+        guard let json = try? JSONEncoder().encode(command) else { return nil }
+        return try? await blocking { () throws(VolumeError) in
+            var output: UnsafeMutablePointer<CChar>?
+            var length = 0
+            let text = String(decoding: json, as: UTF8.self)
+            let code = unsafe text.withCString { line in
+                var lines: [UnsafePointer<CChar>?] = unsafe [line]
+                return unsafe lines.withUnsafeMutableBufferPointer { buffer in
+                    unsafe buffer.withMemoryRebound(to: UnsafePointer<CChar>?.self) {
+                        unsafe rados_mon_command(
+                            self.handle, UnsafeMutableRawPointer($0.baseAddress!).assumingMemoryBound(
+                                to: UnsafePointer<CChar>?.self), 1, nil, 0, &output, &length, nil, nil)
+                    }
+                }
+            }
+            defer { unsafe rados_buffer_free(output) }
+            guard code >= 0, let output = unsafe output else {
+                throw VolumeError(ceph: code, "rados_mon_command", on: self.fsid)
+            }
+            let data = unsafe Data(bytes: output, count: length)
+            guard let answer = try? JSONDecoder().decode(Answer.self, from: data) else {
+                throw VolumeError(.damaged, "rados_mon_command", on: self.fsid, reason: "an answer of another form")
+            }
+            return answer
+        }
+    }
+}

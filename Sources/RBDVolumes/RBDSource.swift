@@ -1,0 +1,207 @@
+internal import CCeph
+internal import Foundation
+internal import Synchronization
+package import Volumes
+
+/// An RBD image as a volume to read, and to move away from.
+package final class RBDSource: SourceVolume {
+    package let address: String
+    let cluster: Cluster
+    let pool: Pool
+    let name: String
+
+    private init(_ target: RBDAddress, cluster: Cluster) throws(VolumeError) {
+        address = target.text
+        self.cluster = cluster
+        pool = try Pool(cluster, name: target.pool, namespace: target.namespace)
+        name = target.image
+    }
+
+    /// Connects, but doesn't look whether the image is there.
+    package static func connect(to address: RBDAddress) async throws(VolumeError) -> RBDSource {
+        try RBDSource(address, cluster: try await Cluster.connect(for: address))
+    }
+
+    /// Opens the image, or a snapshot of it, for reading.
+    func image(at snapshot: Snapshot? = nil) async throws(VolumeError) -> Image {
+        try await Image.open(name, in: pool, title: address, for: .reading, at: snapshot)
+    }
+
+    /// Opens the image for the time of `body`.
+    func withImage<Value: Sendable>(
+        for access: Image.Access = .reading, _ body: (Image) async throws(VolumeError) -> Value
+    ) async throws(VolumeError) -> Value {
+        let image = try await Image.open(name, in: pool, title: address, for: access)
+        do throws(VolumeError) {
+            let value = try await body(image)
+            await image.close()
+            return value
+        } catch {
+            await image.close()
+            throw error
+        }
+    }
+
+    package func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
+        let image = try await image(at: revision.snapshot)
+        do throws(VolumeError) {
+            return try await ImageReader(image, at: revision.snapshot)
+        } catch {
+            await image.close()
+            throw error
+        }
+    }
+
+    package func describe() async throws(VolumeError) -> VolumeDescription {
+        try await withImage { image throws(VolumeError) in try await image.describe() }
+    }
+
+    package func obstacles() async throws(VolumeError) -> [Obstacle] {
+        try await withImage { image throws(VolumeError) in
+            var found: [Obstacle] = []
+            for watcher in try await image.watchers() {
+                found.append(
+                    Obstacle(
+                        .busy, "client.\(watcher.client) at \(watcher.address) has \(address) open for writing",
+                        remedy: "Stop that client (a VM, a mapped device, rbd-mirror), then give the command again."))
+            }
+            let features = try await image.features()
+            if features.contains(.migrating) {
+                found.append(
+                    Obstacle(
+                        .unsupported, "\(address) is being migrated by 'rbd migration'",
+                        remedy: "End that first: 'rbd migration commit' or 'rbd migration abort'."))
+            }
+            if try await image.isMirroredCopy() {
+                found.append(
+                    Obstacle(
+                        .unsupported, "\(address) is a non-primary mirror: rbd-mirror writes it",
+                        remedy: "Move the primary image, or promote this one ('rbd mirror image promote')."))
+            }
+            if let refusal = await image.probeWriting() {
+                found.append(
+                    Obstacle(
+                        .forbidden, "the caps of this user don't allow snapshots of \(address): \(refusal.reason)",
+                        remedy: "Give it 'osd \"profile rbd pool=\(pool.name)\"' (Docs/Operations.md)."))
+            }
+            return found
+        }
+    }
+
+    package func freeze(as snapshotName: String) async throws(VolumeError) -> Snapshot? {
+        try await withImage(for: .writing) { image throws(VolumeError) in
+            func find() async throws(VolumeError) -> Snapshot? {
+                try await image.snapshots().first { $0.snapshot.name == snapshotName }?.snapshot
+            }
+            if let snapshot = try await find() { return snapshot }
+            let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
+            unsafe try await image.call("rbd_snap_create2") { unsafe rbd_snap_create2($0, snapshotName, flags, nil, nil) }
+            guard let snapshot = try await find() else {
+                throw VolumeError(.failed, "rbd_snap_create2", on: address, reason: "made a snapshot that isn't listed")
+            }
+            return snapshot
+        }
+    }
+
+    package func thaw(_ snapshotName: String) async throws(VolumeError) {
+        try await withImage(for: .writing) { image throws(VolumeError) in
+            do throws(VolumeError) {
+                unsafe try await image.call("rbd_snap_remove") { unsafe rbd_snap_remove($0, snapshotName) }
+            } catch where error.kind == .missing {
+            }
+        }
+    }
+
+    package func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
+        guard let snapshot else { return true }
+        let reader = try await open(.head)
+        defer { Task { await reader.close() } }
+        guard reader.size == snapshot.size else { return false }
+        return try await reader.extents(in: Extent(offset: .zero, length: reader.size), since: snapshot).isEmpty
+    }
+}
+
+extension Image {
+    func describe() async throws(VolumeError) -> VolumeDescription {
+        let listed = try await snapshots()
+        let features = try await features()
+        var notCarried: [String] = []
+        let foreign: [(rbd_snap_namespace_type_t, String)] = [
+            (RBD_SNAP_NAMESPACE_TYPE_GROUP, "group"), (RBD_SNAP_NAMESPACE_TYPE_TRASH, "trash"),
+            (RBD_SNAP_NAMESPACE_TYPE_MIRROR, "mirror"),
+        ]
+        for (kind, word) in foreign {
+            let count = listed.count { $0.kind == kind }
+            if count > 0 { notCarried.append("\(count) \(word) snapshot\(count == 1 ? "" : "s")") }
+        }
+        if let group = try await groupName() { notCarried.append("membership of the group \(group)") }
+        if try await isMirrored() { notCarried.append("the mirroring state") }
+        if features.contains(.operations) { notCarried.append("clones made from snapshots of this image stay its own") }
+        notCarried.append("timestamps of creation, access and snapshots")
+        let metadata = try await metadata()
+        var changed: [String] = []
+        let parent = try await overlap()
+        if parent > .zero { changed.append("the clone is flattened: the target has no parent") }
+        return VolumeDescription(
+            identity: "rbd:\(pool.cluster.fsid)/\(pool.id)/\(pool.namespace)/\(try await imageID())",
+            size: try await size(),
+            snapshots: listed.filter { $0.kind == RBD_SNAP_NAMESPACE_TYPE_USER && !$0.snapshot.isTransient }
+                .map(\.snapshot),
+            layout: try await layout(),
+            metadata: metadata.filter { !$0.key.hasPrefix(Marking.prefix) },
+            notCarried: notCarried, changed: changed)
+    }
+
+    private func groupName() async throws(VolumeError) -> String? {
+        try await blocking { () throws(VolumeError) in
+            var info = unsafe rbd_group_info_t()
+            guard unsafe rbd_get_group(self.handle, &info, MemoryLayout<rbd_group_info_t>.size) == 0,
+                let name = unsafe info.name, unsafe info.pool >= 0
+            else { return nil }
+            defer { unsafe _ = rbd_group_info_cleanup(&info, MemoryLayout<rbd_group_info_t>.size) }
+            return unsafe String(cString: name)
+        }
+    }
+
+    private func mirrorInfo() async throws(VolumeError) -> (state: rbd_mirror_image_state_t, isPrimary: Bool)? {
+        try await blocking { () throws(VolumeError) in
+            var info = unsafe rbd_mirror_image_info_t()
+            guard unsafe rbd_mirror_image_get_info(self.handle, &info, MemoryLayout<rbd_mirror_image_info_t>.size) == 0
+            else { return nil }
+            defer { unsafe rbd_mirror_image_get_info_cleanup(&info) }
+            return unsafe (info.state, info.primary)
+        }
+    }
+
+    private func isMirrored() async throws(VolumeError) -> Bool {
+        try await mirrorInfo()?.state == RBD_MIRROR_IMAGE_ENABLED
+    }
+
+    func isMirroredCopy() async throws(VolumeError) -> Bool {
+        guard let info = try await mirrorInfo() else { return false }
+        return info.state == RBD_MIRROR_IMAGE_ENABLED && !info.isPrimary
+    }
+
+    /// Asks the OSD to remove an object that can't exist, which only somebody who may write learns.
+    /// - Returns: Why not.
+    func probeWriting() async -> VolumeError? { await pool.probeWriting() }
+}
+
+extension Pool {
+    func probeWriting() async -> VolumeError? {
+        do throws(VolumeError) {
+            try await blocking { () throws(VolumeError) in
+                let operation = unsafe rados_create_write_op()
+                defer { unsafe rados_release_write_op(operation) }
+                unsafe rados_write_op_assert_exists(operation)
+                unsafe rados_write_op_remove(operation)
+                let code = unsafe rados_write_op_operate(operation, self.handle, "rbd_header.godwit-probe", nil, 0)
+                guard code < 0, code != -2 else { return }
+                throw VolumeError(ceph: code, "probe", on: "pool \(self.path)")
+            }
+            return nil
+        } catch {
+            return error.kind == .forbidden ? error : nil
+        }
+    }
+}

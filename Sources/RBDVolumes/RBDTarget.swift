@@ -1,0 +1,379 @@
+internal import CCeph
+internal import Foundation
+internal import Synchronization
+package import Volumes
+
+/// An RBD image that a move makes.
+package final class RBDTarget: TargetVolume {
+    /// How long a client that went away keeps its watch (`osd_client_watch_timeout`, 30 s), and a little.
+    private static let watchLimit = Duration.seconds(35)
+
+    package let address: String
+    let cluster: Cluster
+    let pool: Pool
+    let name: String
+    let wishes: LayoutWishes
+    /// Told what is waited for.
+    private let notice: @Sendable (String) -> Void
+    /// The unfinished image, once it is this process's.
+    private let owned = Mutex<Image?>(nil)
+
+    private init(
+        _ target: RBDAddress, cluster: Cluster, wishes: LayoutWishes, notice: @escaping @Sendable (String) -> Void
+    ) throws(VolumeError) {
+        address = target.text
+        self.cluster = cluster
+        pool = try Pool(cluster, name: target.pool, namespace: target.namespace)
+        name = target.image
+        self.wishes = wishes
+        self.notice = notice
+    }
+
+    package static func connect(
+        to address: RBDAddress, wishes: LayoutWishes = LayoutWishes(),
+        notice: @escaping @Sendable (String) -> Void = { _ in }
+    ) async throws(VolumeError) -> RBDTarget {
+        try RBDTarget(address, cluster: try await Cluster.connect(for: address), wishes: wishes, notice: notice)
+    }
+
+    // MARK: What is there
+
+    private var unfinishedName: String { Marking.unfinished(name) }
+
+    package func state() async throws(VolumeError) -> TargetState {
+        if let metadata = try await metadata(of: name) {
+            return metadata[Marking.record].map { .committed(record: $0) } ?? .foreign
+        }
+        if let metadata = try await metadata(of: unfinishedName) {
+            // Without a record: the run that made it was ended before it could say what it was about to do.
+            return .unfinished(record: metadata[Marking.record] ?? "")
+        }
+        return .absent
+    }
+
+    private func metadata(of image: String) async throws(VolumeError) -> [String: String]? {
+        do throws(VolumeError) {
+            return try await withImage(image, for: .reading) { image throws(VolumeError) in try await image.metadata() }
+        } catch where error.kind == .missing {
+            return nil
+        }
+    }
+
+    private func withImage<Value: Sendable>(
+        _ name: String, for access: Image.Access, _ body: (Image) async throws(VolumeError) -> Value
+    ) async throws(VolumeError) -> Value {
+        let image = try await Image.open(name, in: pool, title: address, for: access)
+        do throws(VolumeError) {
+            let value = try await body(image)
+            await image.close()
+            return value
+        } catch {
+            await image.close()
+            throw error
+        }
+    }
+
+    package func describe() async throws(VolumeError) -> VolumeDescription {
+        try await withImage(currentName(), for: .reading) { image throws(VolumeError) in try await image.describe() }
+    }
+
+    package func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
+        let image = try await Image.open(
+            try await currentName(), in: pool, title: address, for: .reading, at: revision.snapshot)
+        do throws(VolumeError) {
+            return try await ImageReader(image, at: revision.snapshot)
+        } catch {
+            await image.close()
+            throw error
+        }
+    }
+
+    private func currentName() async throws(VolumeError) -> String {
+        if case .unfinished = try await state() { unfinishedName } else { name }
+    }
+
+    // MARK: Making it
+
+    package func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
+        let layout = wishes.applied(to: source.layout)
+        try await blocking { () throws(VolumeError) in
+            var options: rbd_image_options_t?
+            unsafe rbd_image_options_create(&options)
+            defer { unsafe rbd_image_options_destroy(options) }
+            func set(_ option: Int, _ value: UInt64) throws(VolumeError) {
+                let code = unsafe rbd_image_options_set_uint64(options, Int32(option), value)
+                try check(code, "rbd_image_options_set_uint64", on: self.address)
+            }
+            // A journal would take every byte once more: it is switched on when the target is finished.
+            let features = Features(names: layout.features).intersection(.chosen).subtracting(.journaling)
+            try set(Int(RBD_IMAGE_OPTION_FORMAT), 2)
+            try set(Int(RBD_IMAGE_OPTION_FEATURES), features.rawValue)
+            try set(Int(RBD_IMAGE_OPTION_ORDER), UInt64(layout.objectSize.bytes.trailingZeroBitCount))
+            if !layout.isPlain {
+                try set(Int(RBD_IMAGE_OPTION_STRIPE_UNIT), layout.stripeUnit.bytes)
+                try set(Int(RBD_IMAGE_OPTION_STRIPE_COUNT), layout.stripeCount)
+            }
+            if let dataPool = layout.dataPool {
+                let code = unsafe rbd_image_options_set_string(options, Int32(RBD_IMAGE_OPTION_DATA_POOL), dataPool)
+                try check(code, "rbd_image_options_set_string", on: self.address)
+            }
+            // It begins empty, and takes the size of each state in turn.
+            let size = (source.snapshots.first?.size ?? source.size).bytes
+            let code = unsafe rbd_create4(self.pool.handle, self.unfinishedName, size, options)
+            try check(code, "rbd_create4", on: self.address)
+        }
+        try await withImage(unfinishedName, for: .writing) { image throws(VolumeError) in
+            try await image.setMetadata(Marking.record, to: record)
+        }
+    }
+
+    package func own() async throws(VolumeError) {
+        guard owned.withLock({ $0 == nil }) else { return }
+        let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+        do throws(VolumeError) {
+            try await fencePredecessor(on: image)
+            try await lock(image)
+            let holder = Holder.own(client: cluster.clientAddresses)
+            let text = String(decoding: (try? JSONEncoder().encode(holder)) ?? Data(), as: UTF8.self)
+            try await image.setMetadata(Marking.holder, to: text)
+        } catch {
+            await image.close()
+            throw error
+        }
+        owned.withLock { $0 = image }
+    }
+
+    /// Makes sure that the process which was at the target before can't write to it any more.
+    private func fencePredecessor(on image: Image) async throws(VolumeError) {
+        guard let text = try await image.metadata(Marking.holder),
+            let holder = try? JSONDecoder().decode(Holder.self, from: Data(text.utf8)),
+            holder.client != cluster.clientAddresses
+        else { return }
+        func inUse() -> VolumeError {
+            VolumeError(
+                .busy, "own", on: address,
+                reason: "process \(holder.process) on \(holder.host) is moving into it",
+                advice: "Wait for it to end, or end it; then give the command again.")
+        }
+        switch holder.life {
+        case .alive: throw inUse()
+        case .dead: break
+        case .unknown:
+            // On another host: it lives as long as it watches the image.
+            let deadline = ContinuousClock.now + Self.watchLimit
+            while try await image.watchers().contains(where: { holder.client.contains($0.address) }) {
+                guard ContinuousClock.now < deadline else { throw inUse() }
+                notice("waiting for process \(holder.process) on \(holder.host), which may be gone, to be given up")
+                try? await Task.sleep(for: .seconds(2))
+            }
+        }
+        try await cluster.evict(holder.client)
+    }
+
+    /// Librbd's exclusive lock where the image has one, its advisory lock otherwise.
+    private func lock(_ image: Image) async throws(VolumeError) {
+        if try await image.features().contains(.exclusiveLock) {
+            if let owner = try await image.lockOwner() {
+                unsafe try await image.call("rbd_lock_break") { unsafe rbd_lock_break($0, RBD_LOCK_MODE_EXCLUSIVE, owner) }
+            }
+            unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
+        } else {
+            for locker in try await image.advisoryLockers() {
+                unsafe try await image.call("rbd_break_lock") { unsafe rbd_break_lock($0, locker.client, locker.cookie) }
+            }
+            unsafe try await image.call("rbd_lock_exclusive") { unsafe rbd_lock_exclusive($0, "godwit") }
+        }
+    }
+
+    private func image() throws(VolumeError) -> Image {
+        guard let image = owned.withLock({ $0 }) else {
+            throw VolumeError(.failed, "own", on: address, reason: "the target isn't this process's yet")
+        }
+        return image
+    }
+
+    /// Closes the image and opens it anew: what librbd knew of it is forgotten.
+    private func reopen() async throws(VolumeError) {
+        let image = try image()
+        owned.withLock { $0 = nil }
+        await image.close()
+        try await own()
+    }
+
+    package func close() async {
+        guard let image = owned.withLock({ $0.take() }) else { return }
+        try? await image.removeMetadata(Marking.holder)
+        await image.close()
+    }
+
+    package func save(record: String) async throws(VolumeError) {
+        if let image = owned.withLock({ $0 }) { return try await image.setMetadata(Marking.record, to: record) }
+        try await withImage(currentName(), for: .writing) { image throws(VolumeError) in
+            try await image.setMetadata(Marking.record, to: record)
+        }
+    }
+
+    package func kept() async throws(VolumeError) -> [Snapshot] {
+        try await image().snapshots().map(\.snapshot)
+    }
+
+    package func resize(to size: ByteCount) async throws(VolumeError) {
+        let present = try await image().size()
+        guard present != size else { return }
+        // To shrink, librbd removes the objects that it believes are there: it must have read the map as it is now.
+        if size < present { try await reopen() }
+        unsafe try await image().call("rbd_resize2") { unsafe rbd_resize2($0, size.bytes, true, nil, nil) }
+    }
+
+    package func keep(_ snapshot: Snapshot) async throws(VolumeError) {
+        let image = try image()
+        let name = snapshot.name
+        if try await !kept().contains(where: { $0.name == name }) {
+            let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
+            unsafe try await image.call("rbd_snap_create2") { unsafe rbd_snap_create2($0, name, flags, nil, nil) }
+        }
+        let isProtected = try await kept().first { $0.name == name }?.isProtected == true
+        if snapshot.isProtected, !isProtected {
+            unsafe try await image.call("rbd_snap_protect") { unsafe rbd_snap_protect($0, name) }
+        }
+    }
+
+    package func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
+        let image = try image()
+        guard let start = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self) else { return }
+        let code = unsafe await completedImage { completion in
+            unsafe rbd_aio_write(image.handle, offset.bytes, bytes.count, start, completion)
+        }
+        try check(Int32(code), "rbd_aio_write", on: "\(address) at byte \(offset.bytes)")
+    }
+
+    package func zero(_ extent: Extent) async throws(VolumeError) {
+        let image = try image()
+        let code = unsafe await completedImage { completion in
+            unsafe rbd_aio_write_zeroes(image.handle, extent.offset.bytes, Int(extent.length.bytes), completion, 0, 0)
+        }
+        try check(Int32(code), "rbd_aio_write_zeroes", on: "\(address) at byte \(extent.offset.bytes)")
+    }
+
+    package func flush() async throws(VolumeError) {
+        unsafe try await image().call("rbd_flush") { unsafe rbd_flush($0) }
+    }
+
+    // MARK: The shorter way
+
+    /// What `ObjectRoute` writes to.
+    func objects() async throws(VolumeError) -> (objects: DataObjects, context: SnapshotContext, maps: ObjectMapStore?) {
+        let image = try image()
+        let objects = DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix())
+        let context = SnapshotContext(try await image.snapshots().map(\.snapshot.id))
+        let hasMap = try await image.features().contains(.objectMap)
+        let maps = hasMap ? ObjectMapStore(pool: pool, imageID: try await image.imageID()) : nil
+        return (objects, context, maps)
+    }
+
+    package func route(from source: any Volume) async throws(VolumeError) -> (any Route)? {
+        guard let source = source as? RBDSource else { return nil }
+        let description = try await source.describe()
+        guard let from = description.layout, description.changed.isEmpty else { return nil }
+        guard try await source.canReadObjects() else { return nil }
+        let image = try image()
+        guard from.placesBytesLike(try await image.layout()) else { return nil }
+        if let maps = try await objects().maps, try await maps.load(nil) == nil { return nil }
+        return ObjectRoute(source: source, target: self, objectSize: from.objectSize)
+    }
+
+    // MARK: Finishing it, or giving it up
+
+    package func commit(as source: VolumeDescription) async throws(VolumeError) {
+        if case .committed = try await state() { return }
+        let layout = wishes.applied(to: source.layout)
+        let image = try image()
+        for (key, value) in source.metadata.sorted(by: { $0.key < $1.key }) {
+            try await image.setMetadata(key, to: value)
+        }
+        if layout.features.contains("journaling"), try await !image.features().contains(.journaling) {
+            let journaling = Features.journaling.rawValue
+            unsafe try await image.call("rbd_update_features") { unsafe rbd_update_features($0, journaling, 1) }
+        }
+        await close()
+        try await blocking { () throws(VolumeError) in
+            let code = unsafe rbd_rename(self.pool.handle, self.unfinishedName, self.name)
+            try check(code, "rbd_rename", on: self.address)
+        }
+    }
+
+    package func forget() async throws(VolumeError) {
+        try await withImage(name, for: .writing) { image throws(VolumeError) in
+            try await image.removeMetadata(Marking.record)
+        }
+    }
+
+    package func discard() async throws(VolumeError) {
+        try await own()
+        let image = try image()
+        for snapshot in try await kept().reversed() {
+            let name = snapshot.name
+            if snapshot.isProtected {
+                unsafe try await image.call(
+                    "rbd_snap_unprotect", advice: "A clone hangs on it: remove or flatten that first ('rbd children')."
+                ) { unsafe rbd_snap_unprotect($0, name) }
+            }
+            unsafe try await image.call("rbd_snap_remove") { unsafe rbd_snap_remove($0, name) }
+        }
+        await close()
+        try await blocking { () throws(VolumeError) in
+            try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
+        }
+    }
+}
+
+extension Image {
+    /// Who holds the exclusive lock.
+    fileprivate func lockOwner() async throws(VolumeError) -> String? {
+        try await blocking { () throws(VolumeError) in
+            var mode = RBD_LOCK_MODE_EXCLUSIVE
+            var owners = unsafe [UnsafeMutablePointer<CChar>?](repeating: nil, count: 8)
+            var count = unsafe owners.count
+            let code = unsafe rbd_lock_get_owners(self.handle, &mode, &owners, &count)
+            if code == -2 { return nil }
+            guard code >= 0 else { throw VolumeError(ceph: code, "rbd_lock_get_owners", on: self.title) }
+            defer { unsafe rbd_lock_get_owners_cleanup(&owners, count) }
+            return unsafe owners.prefix(count).first.flatMap { unsafe $0 }.map { unsafe String(cString: $0) }
+        }
+    }
+
+    fileprivate func advisoryLockers() async throws(VolumeError) -> [(client: String, cookie: String)] {
+        try await blocking { () throws(VolumeError) in
+            var exclusive: Int32 = 0
+            var (tagSize, clientsSize, cookiesSize, addressesSize) = (4096, 4096, 4096, 4096)
+            var tag = [CChar](repeating: 0, count: tagSize)
+            var clients = [CChar](repeating: 0, count: clientsSize)
+            var cookies = [CChar](repeating: 0, count: cookiesSize)
+            var addresses = [CChar](repeating: 0, count: addressesSize)
+            let count = unsafe rbd_list_lockers(
+                self.handle, &exclusive, &tag, &tagSize, &clients, &clientsSize, &cookies, &cookiesSize, &addresses,
+                &addressesSize)
+            guard count >= 0 else { throw VolumeError(ceph: Int32(count), "rbd_list_lockers", on: self.title) }
+            guard count > 0 else { return [] }
+            let pairs = zip(Image.strings(clients[..<clientsSize]), Image.strings(cookies[..<cookiesSize]))
+            return pairs.prefix(Int(count)).map { (client: $0, cookie: $1) }
+        }
+    }
+}
+
+extension RBDSource {
+    /// Whether the image's objects may be read past librbd.
+    func canReadObjects() async throws(VolumeError) -> Bool {
+        try await withImage { image throws(VolumeError) in
+            let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
+            guard isOld == 0, try await image.overlap() == .zero else { return false }
+            // A snapshot may have had a parent that the head has no more.
+            for listed in try await image.snapshots() where listed.kind == RBD_SNAP_NAMESPACE_TYPE_USER {
+                let older = try await self.image(at: listed.snapshot)
+                defer { Task { await older.close() } }
+                guard try await older.overlap() == .zero else { return false }
+            }
+            return true
+        }
+    }
+}

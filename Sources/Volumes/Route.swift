@@ -1,0 +1,60 @@
+/// From one state of the source to the next: what a walk along its snapshots is made of.
+package struct Step: Sendable, Equatable {
+    /// The state that the target is in already; nothing if it is empty.
+    package let base: Snapshot?
+    /// The state it is to be in.
+    package let goal: Revision
+    package let size: ByteCount
+
+    package init(base: Snapshot?, goal: Revision, size: ByteCount) {
+        self.base = base
+        self.goal = goal
+        self.size = size
+    }
+}
+
+/// A way for the bytes from one source to one target.
+package protocol Route: Sendable {
+    /// Opens a step; the target has the step's size already.
+    /// - Parameter isRepeated: Whether an earlier run began this step: some of it may stand on the target.
+    func begin(_ step: Step, isRepeated: Bool) async throws(VolumeError) -> any StepMover
+}
+
+/// Moves a step piece by piece, several at a time.
+package protocol StepMover: Sendable {
+    /// Pieces neither cross a multiple of this nor are longer.
+    var pieceSize: ByteCount { get }
+    /// Where the pieces lie: from zero up to here. The volume's size, or that of all its objects put in a row.
+    var space: ByteCount { get }
+    var means: ExtentMeans { get }
+    /// Hands on, in order, what may differ from the step's base.
+    func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError)
+    func move(_ piece: Extent) async throws(VolumeError) -> Moved
+    /// Makes durable whatever a later run needs to know of the pieces before `offset`.
+    func settle(upTo offset: ByteOffset) async throws(VolumeError)
+    /// All pieces were moved: makes the target's state whole.
+    func finish() async throws(VolumeError)
+    /// Lets go of what the step held open, whether it was finished or not.
+    func close() async
+}
+
+/// What became of a piece, in bytes.
+package struct Moved: Sendable, Equatable {
+    /// Allocated and dirty at the source.
+    package var found: ByteCount = .zero
+    /// Through this process.
+    package var sent: ByteCount = .zero
+    /// From OSD to OSD.
+    package var copied: ByteCount = .zero
+    /// Made holes.
+    package var zeroed: ByteCount = .zero
+
+    package init() {}
+
+    package static func += (left: inout Moved, right: Moved) {
+        left.found += right.found
+        left.sent += right.sent
+        left.copied += right.copied
+        left.zeroed += right.zeroed
+    }
+}

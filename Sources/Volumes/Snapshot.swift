@@ -1,0 +1,36 @@
+/// A state of a volume that was kept under a name.
+package struct Snapshot: Hashable, Sendable, Codable {
+    /// As the volume numbers its snapshots: later ones are greater.
+    package let id: UInt64
+    /// Any UTF-8 that the volume allows.
+    package let name: String
+    /// The volume's size at that time, in bytes.
+    package let sizeBytes: UInt64
+    /// Whether it can't be removed, as clones may hang on it.
+    package let isProtected: Bool
+
+    package init(id: UInt64, name: String, size: ByteCount, isProtected: Bool = false) {
+        self.id = id
+        self.name = name
+        self.sizeBytes = size.bytes
+        self.isProtected = isProtected
+    }
+
+    package var size: ByteCount { ByteCount(sizeBytes) }
+
+    /// Snapshots that a move made for itself and will remove: never carried, never shown as the user's.
+    package static let transientPrefix = "godwit."
+    package var isTransient: Bool { name.hasPrefix(Self.transientPrefix) }
+}
+
+/// A state of a volume that can be read.
+package enum Revision: Hashable, Sendable {
+    /// As it is now; it may change while it is read.
+    case head
+    /// As it was, and stays.
+    case snapshot(Snapshot)
+
+    package var snapshot: Snapshot? {
+        if case .snapshot(let snapshot) = self { snapshot } else { nil }
+    }
+}

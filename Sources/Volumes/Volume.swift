@@ -1,0 +1,104 @@
+/// One state of a volume, opened for reading.
+package protocol VolumeReader: Sendable {
+    /// The volume's size in this state.
+    var size: ByteCount { get }
+    /// How `extents` comes to know: the finest means this state allows.
+    var means: ExtentMeans { get }
+    /// Extents are found one such unit after another: asking for less than one costs as much as the whole.
+    var extentUnit: ByteCount { get }
+    /// What may hold other bytes than zeros in `range`; with `base`, what may differ from that older state.
+    /// Everything outside reads as zeros, or as in `base`.
+    func extents(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet
+    /// Fills `buffer` from `offset` on; all of it, or an error. Within `size` only.
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) async throws(VolumeError)
+    func close() async
+}
+
+/// By which means a volume's extents were found, finest first.
+package enum ExtentMeans: String, Sendable, Codable {
+    /// What the OSD allocated for each object (`mapext`, `sparse_read`).
+    case objectExtents = "object extents"
+    /// `rbd_diff_iterate2`.
+    case diff = "rbd diff"
+    /// The objects that the image's object map says exist, whole.
+    case objectMap = "object map"
+    /// The holes that the file system knows (`SEEK_HOLE`, `SEEK_DATA`).
+    case fileHoles = "file holes"
+    /// Nothing is known: all of it.
+    case everything = "everything"
+}
+
+/// A volume whose states can be listed and read.
+package protocol Volume: Sendable {
+    /// As the operator wrote it, without secrets.
+    var address: String { get }
+    /// Size, snapshots and all else there is to know. Reads; changes nothing.
+    func describe() async throws(VolumeError) -> VolumeDescription
+    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader
+    /// A way to compare without reading both sides, if there is one for these two.
+    func comparison(
+        of revision: Revision, with other: any Volume, at otherRevision: Revision
+    ) async throws(VolumeError) -> (any Comparison)?
+}
+
+extension Volume {
+    package func comparison(
+        of revision: Revision, with other: any Volume, at otherRevision: Revision
+    ) async throws(VolumeError) -> (any Comparison)? { nil }
+}
+
+/// Where a move starts.
+package protocol SourceVolume: Volume {
+    /// What stands against moving it now. Reads; changes nothing.
+    func obstacles() async throws(VolumeError) -> [Obstacle]
+    /// A state that stays as it is while the volume goes on; recorded under `name` before it is asked for.
+    /// The same name gives the same state again. Nothing from a volume that can't hold one: its head is read then.
+    func freeze(as name: String) async throws(VolumeError) -> Snapshot?
+    /// Forgets the state that `freeze` made, if it is there.
+    func thaw(_ name: String) async throws(VolumeError)
+    /// Whether nothing was written since `snapshot` was frozen; without one, since this value first saw the volume.
+    func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool
+}
+
+/// Where a move ends: first nothing, then an unfinished volume that only this move writes, then a finished one.
+package protocol TargetVolume: Volume {
+    func state() async throws(VolumeError) -> TargetState
+    /// What stands against making it of `source`, with `room` bytes to be written. Changes nothing.
+    func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle]
+    /// Makes the unfinished target, marked as such by `record`.
+    func make(as source: VolumeDescription, record: String) async throws(VolumeError)
+    /// Makes sure that nobody else writes to the unfinished target: from here on it is this process's alone.
+    func own() async throws(VolumeError)
+    /// Durable when it returns.
+    func save(record: String) async throws(VolumeError)
+    /// Snapshots kept so far, oldest first.
+    func kept() async throws(VolumeError) -> [Snapshot]
+    func resize(to size: ByteCount) async throws(VolumeError)
+    /// Keeps the present state under the snapshot's name and protection; all that was written is in it.
+    func keep(_ snapshot: Snapshot) async throws(VolumeError)
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError)
+    /// Makes `extent` read as zeros, by a hole where the volume can.
+    func zero(_ extent: Extent) async throws(VolumeError)
+    func flush() async throws(VolumeError)
+    /// Turns the unfinished target into the finished one, in one durable step. Done twice it changes nothing.
+    func commit(as source: VolumeDescription) async throws(VolumeError)
+    /// Drops the record: the move is over.
+    func forget() async throws(VolumeError)
+    /// Removes an unfinished target and all that belongs to it.
+    func discard() async throws(VolumeError)
+    /// Lets go of it as it is, for the next run to take up.
+    func close() async
+    /// A way that is shorter than reading and writing, if there is one from that source.
+    func route(from source: any Volume) async throws(VolumeError) -> (any Route)?
+}
+
+/// What is found where a target is to be.
+package enum TargetState: Sendable, Equatable {
+    case absent
+    /// A move that can go on, with its record.
+    case unfinished(record: String)
+    /// A move that was committed, but not tidied up after.
+    case committed(record: String)
+    /// Something that Godwit did not begin: never touched.
+    case foreign
+}

@@ -1,0 +1,123 @@
+/// Where a volume is, as written on a command line.
+///
+///     rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:conf=PATH][:id=NAME][:keyring=PATH]
+///     file:PATH, or a plain path
+///
+/// The `rbd:` form is QEMU's (block/rbd.c, "rbd:poolname/devicename"): a backslash takes the meaning from the
+/// character after it.
+package enum VolumeAddress: Hashable, Sendable {
+    case rbd(RBDAddress)
+    case file(path: String)
+
+    package struct ParseError: Error, CustomStringConvertible {
+        package let description: String
+    }
+
+    package init(_ text: String) throws(ParseError) {
+        if text.hasPrefix("rbd:") {
+            self = .rbd(try RBDAddress(text))
+        } else {
+            let path = text.hasPrefix("file:") ? String(text.dropFirst("file:".count)) : text
+            guard !path.isEmpty, !path.utf8.contains(0) else {
+                throw ParseError(description: "'\(text)' names no volume; write rbd:POOL/IMAGE or a file's path")
+            }
+            if let scheme = path.firstMatch(of: /^(nbd|nbds|nbd\+unix|http|https|ssh|iscsi):/), !text.hasPrefix("file:") {
+                throw ParseError(
+                    description: "'\(text)': volumes of the kind '\(scheme.1)' are not served; "
+                        + "write rbd:POOL/IMAGE or a file's path (file:\(path), if it is one)")
+            }
+            self = .file(path: path)
+        }
+    }
+}
+
+/// An RBD image, and how to reach its cluster.
+package struct RBDAddress: Hashable, Sendable {
+    package var pool: String
+    /// Empty for the pool's default namespace.
+    package var namespace: String
+    package var image: String
+    package var snapshot: String?
+    /// The path of a ceph.conf; by default `CEPH_CONF`, then /etc/ceph/ceph.conf.
+    package var configuration: String?
+    /// "admin" for client.admin.
+    package var user: String?
+    /// The path of a keyring.
+    package var keyring: String?
+
+    package init(_ text: String) throws(VolumeAddress.ParseError) {
+        func refuse(_ why: String) -> VolumeAddress.ParseError {
+            .init(description: "'\(text)': \(why); write rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH]")
+        }
+        // An image's name may hold anything but the separators, which can be escaped.
+        let fields = Self.split(text.dropFirst("rbd:".count), at: ":")
+        var path = Self.split(fields[0][...], at: "/")
+        guard path.count == 2 || path.count == 3 else { throw refuse("expected a pool and an image") }
+        let last = Self.split(path.removeLast()[...], at: "@")
+        guard last.count <= 2 else { throw refuse("more than one '@'") }
+        pool = Self.unescaped(path[0])
+        namespace = path.count == 2 ? Self.unescaped(path[1]) : ""
+        image = Self.unescaped(last[0])
+        snapshot = last.count == 2 ? Self.unescaped(last[1]) : nil
+        guard !pool.isEmpty else { throw refuse("the pool's name is empty") }
+        guard path.count == 1 || !namespace.isEmpty else { throw refuse("the namespace's name is empty") }
+        guard !image.isEmpty else { throw refuse("the image's name is empty") }
+        guard snapshot != "" else { throw refuse("the snapshot's name is empty") }
+        guard !text.utf8.contains(0) else { throw refuse("a name can't hold a NUL") }
+        for field in fields.dropFirst() {
+            let pair = Self.unescaped(field).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("'\(pair[0])' is no KEY=VALUE") }
+            let value = String(pair[1])
+            switch pair[0] {
+            case "conf": configuration = value
+            case "id": user = value
+            case "keyring": keyring = value
+            // The value may be a secret: name the key alone.
+            default: throw refuse("unknown option '\(pair[0])' (known: conf, id, keyring)")
+            }
+        }
+    }
+
+    /// POOL/[NAMESPACE/]IMAGE, as `rbd` writes it.
+    package var spec: String { pool + "/" + (namespace.isEmpty ? "" : namespace + "/") + image }
+
+    /// The whole address, as it can be written again.
+    package var text: String {
+        func escaped(_ name: String) -> String {
+            String(name.flatMap { ":/@\\".contains($0) ? ["\\", $0] : [$0] })
+        }
+        var text = "rbd:" + ([pool, namespace, image].filter { !$0.isEmpty }.map(escaped)).joined(separator: "/")
+        if let snapshot { text += "@" + escaped(snapshot) }
+        let options = [("conf", configuration), ("id", user), ("keyring", keyring)]
+        for case (let key, let value?) in options { text += ":\(key)=\(escaped(value))" }
+        return text
+    }
+
+    private static func split(_ text: Substring, at separator: Character) -> [String] {
+        var fields = [""]
+        var isEscaped = false
+        for character in text {
+            if character == separator, !isEscaped {
+                fields.append("")
+            } else {
+                fields[fields.count - 1].append(character)
+            }
+            isEscaped = character == "\\" && !isEscaped
+        }
+        return fields
+    }
+
+    private static func unescaped(_ text: String) -> String {
+        var plain = ""
+        var isEscaped = false
+        for character in text {
+            if character == "\\", !isEscaped {
+                isEscaped = true
+            } else {
+                plain.append(character)
+                isEscaped = false
+            }
+        }
+        return plain
+    }
+}

@@ -1,0 +1,27 @@
+internal import ArgumentParser
+
+@main
+struct Godwit: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "godwit",
+        abstract: "Moves block volumes between Ceph pools, clusters and files: thin, with every snapshot, resumable.",
+        discussion: """
+            A volume is written rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH], or as a file's path \
+            (file:PATH). Each end names its own cluster; by default CEPH_CONF, CEPH_ARGS, /etc/ceph/ceph.conf and \
+            client.admin hold.
+
+            EXAMPLES
+              godwit migrate --dry-run rbd:fast/v rbd:slow/v     what a move would do, and what stands against it
+              godwit migrate --verify rbd:fast/v rbd:slow/v      move, then compare every snapshot
+              godwit migrate rbd:fast/v rbd:ssd/v:conf=/etc/ceph/west.conf:id=mover
+              godwit map rbd:fast/v --from-snap monday           what changed since monday
+
+            EXIT STATUS
+              0  done                                69  cluster unreachable
+              64 wrong usage                         73  the target can't be made
+              65 the volumes differ                  75  interrupted or failed: the same command goes on
+              66 no such source                      77  not permitted
+            """,
+        version: "godwit 0.1.0",
+        subcommands: [Migrate.self, Verify.self, Map.self, AbortMove.self])
+}

@@ -1,0 +1,130 @@
+internal import ArgumentParser
+internal import Foundation
+internal import Mirror
+internal import RBDVolumes
+internal import Volumes
+
+struct Migrate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Moves a volume, with all its snapshots, to a target that it makes.",
+        discussion: """
+            Only what is allocated is sent; holes stay holes, and written zeros become holes. The target stands apart \
+            as IMAGE.godwit-unfinished until all of it is there; nothing is ever overwritten. A move that was ended, \
+            at any moment and on any host, goes on when the same command is given again; 'godwit abort TARGET' gives \
+            it up. The source is kept.
+            """)
+
+    @Argument(help: "The volume to move.") var source: String
+    @Argument(help: "What it is to be: must not exist.") var target: String
+
+    @Option(help: "How many bytes one bit of the dirty map stands for: a power of two, 4K to 32M.")
+    var granularity = SizeArgument(argument: "64K")!
+    @Option(help: "Which snapshots to move: all, none.") var snapshots = MoveOptions.Snapshots.all
+    @Option(help: "Move at most so many bytes a second, such as 100M; 0 for as fast as it goes.")
+    var bandwidth = SizeArgument(argument: "0")!
+    @Option(help: "How many bytes may be under way at once: bounds the memory.")
+    var inFlight = SizeArgument(argument: "64M")!
+    @Flag(help: "Compare every snapshot and the head before the target becomes the finished one.") var verify = false
+    @Flag(help: "Show what would be moved, how long it may take, and what stands against it; change nothing.")
+    var dryRun = false
+    @Option(help: "How to show progress: auto, bar, plain, none.") var progress = ProgressStyle.auto
+    @Flag(help: "Write the report to stdout as JSON.") var json = false
+
+    @OptionGroup(title: "Target layout (default: as the source)") var layout: LayoutOptions
+
+    func validate() throws {
+        _ = try AddressArgument.explained(source)
+        _ = try AddressArgument.explained(target)
+        for text in [source, target] where try AddressArgument.explained(text).snapshot != nil {
+            throw ValidationError("'\(text)': a move takes the image and all its snapshots: leave out the '@…'")
+        }
+        guard Granularity(granularity.count) != nil else {
+            throw ValidationError("--granularity \(granularity.count.exactText): must be a power of two from 4K to 32M")
+        }
+        guard inFlight.count >= .mebibytes(1) else { throw ValidationError("--in-flight: at least 1M") }
+        _ = try layout.wishes()
+    }
+
+    func run() async throws {
+        let interruption = Interruption(then: "the same command goes on from there.")
+        let progress = WorkProgress()
+        var options = MoveOptions()
+        options.granularity = Granularity(granularity.count) ?? .standard
+        options.snapshots = snapshots
+        options.bandwidth = bandwidth.count == .zero ? nil : ByteRate(bytesPerSecond: bandwidth.count.bytes)
+        options.inFlight = inFlight.count
+        options.verifies = verify
+        let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
+        let wishes = try layout.wishes()
+        let settings = options
+        try await reporting { () async throws(MoveError) in
+            let display = ProgressDisplay(progress, style: self.progress)
+            try await display.during { () async throws(MoveError) in
+                progress.begin("connecting")
+                let source = try await staged(.source) { () throws(VolumeError) in try await Opening.source(from.address) }
+                let target = try await staged(.target) { () throws(VolumeError) in
+                    try await Opening.target(to.address, wishes: wishes) { progress.notice($0) }
+                }
+                let move = Move(
+                    from: source, to: target, options: settings, progress: progress, stop: interruption.stop)
+                try refuseSame(from.address, to.address)
+                if dryRun {
+                    let (plan, refusal) = try await Preflight(move).plan()
+                    emit(json ? plan.json : plan.text, to: 1)
+                    if let refusal { throw MoveError(refusal.kind, ["the move can't be made as things stand"]) }
+                } else {
+                    let report = try await goingOn { () async throws(MoveError) in try await move.run() }
+                    if self.progress == .auto || self.progress == .bar { emit("\r\u{1b}[K", to: 2) }
+                    emit(json ? report.json : report.text, to: 1)
+                }
+            }
+        }
+    }
+
+    /// Says of a failure that can be gone on from, how.
+    private func goingOn<Value>(
+        _ body: () async throws(MoveError) -> Value
+    ) async throws(MoveError) -> Value {
+        do throws(MoveError) {
+            return try await body()
+        } catch {
+            guard error.kind == .resumable, error.advice == nil else { throw error }
+            throw MoveError(.resumable, error.lines, advice: "The same command goes on from there.")
+        }
+    }
+
+    private func refuseSame(_ from: VolumeAddress, _ to: VolumeAddress) throws(MoveError) {
+        if from == to { throw MoveError(.usage, ["source and target are the same: \(source)"]) }
+    }
+}
+
+extension MoveOptions.Snapshots: ExpressibleByArgument {}
+
+/// What `rbd create` calls the same.
+struct LayoutOptions: ParsableArguments {
+    @Option(help: "Object size: a power of two, 4K to 32M.") var objectSize: SizeArgument?
+    @Option(help: "Stripe unit; divides the object size.") var stripeUnit: SizeArgument?
+    @Option(help: "Objects a stripe goes round.") var stripeCount: UInt64?
+    @Option(help: "Pool for the data objects.") var dataPool: String?
+    @Option(help: "Image features, separated by commas, instead of the source's; may be given more than once.")
+    var imageFeature: [String] = []
+
+    private static let known = ["layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten", "journaling"]
+
+    func wishes() throws -> LayoutWishes {
+        if let size = objectSize?.count, Granularity(size) == nil {
+            throw ValidationError("--object-size \(size.exactText): must be a power of two from 4K to 32M")
+        }
+        if let unit = stripeUnit?.count, unit.bytes < 512 {
+            throw ValidationError("--stripe-unit \(unit.exactText): at least 512")
+        }
+        if stripeCount == 0 { throw ValidationError("--stripe-count: at least 1") }
+        let features = imageFeature.flatMap { $0.split(separator: ",").map(String.init) }
+        if let unknown = features.first(where: { !Self.known.contains($0) }) {
+            throw ValidationError("--image-feature \(unknown): one of \(Self.known.joined(separator: ", "))")
+        }
+        return LayoutWishes(
+            objectSize: objectSize?.count, stripeUnit: stripeUnit?.count, stripeCount: stripeCount, dataPool: dataPool,
+            features: imageFeature.isEmpty ? nil : Set(features))
+    }
+}

@@ -1,0 +1,66 @@
+internal import ArgumentParser
+internal import Mirror
+internal import RBDVolumes
+internal import Volumes
+
+/// A volume on the command line.
+struct AddressArgument: ExpressibleByArgument, Sendable {
+    let address: VolumeAddress
+
+    init?(argument: String) {
+        do throws(VolumeAddress.ParseError) {
+            address = try VolumeAddress(argument)
+        } catch {
+            return nil
+        }
+    }
+
+    /// Why an argument was refused, which the parser itself can't tell.
+    static func explained(_ text: String) throws -> AddressArgument {
+        do throws(VolumeAddress.ParseError) {
+            return AddressArgument(address: try VolumeAddress(text))
+        } catch {
+            throw ValidationError(error.description)
+        }
+    }
+
+    private init(address: VolumeAddress) { self.address = address }
+
+    /// The snapshot that the address names with '@'.
+    var snapshot: String? { if case .rbd(let address) = address { address.snapshot } else { nil } }
+}
+
+/// Opens what an address names. Nothing else knows which kinds of volumes there are.
+enum Opening {
+    static func source(_ address: VolumeAddress) async throws(VolumeError) -> any SourceVolume {
+        switch address {
+        case .rbd(let address): try await RBDSource.connect(to: address)
+        case .file: throw VolumeError(.unsupported, "open", on: "file", reason: "later")
+        }
+    }
+
+    static func target(
+        _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(),
+        notice: @escaping @Sendable (String) -> Void = { _ in }
+    ) async throws(VolumeError) -> any TargetVolume {
+        switch address {
+        case .rbd(let address): try await RBDTarget.connect(to: address, wishes: wishes, notice: notice)
+        case .file: throw VolumeError(.unsupported, "open", on: "file", reason: "later")
+        }
+    }
+}
+
+extension Volume {
+    /// The snapshot of that name, or the head.
+    func revision(named name: String?) async throws(VolumeError) -> Revision {
+        guard let name else { return .head }
+        let snapshots = try await describe().snapshots
+        guard let snapshot = snapshots.first(where: { $0.name == name }) else {
+            throw VolumeError(
+                .missing, "open", on: "\(address)@\(name)", reason: "no such snapshot",
+                advice: snapshots.isEmpty
+                    ? "It has none." : "It has: \(snapshots.map(\.name).joined(separator: ", ")).")
+        }
+        return .snapshot(snapshot)
+    }
+}

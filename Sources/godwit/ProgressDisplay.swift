@@ -1,0 +1,106 @@
+internal import ArgumentParser
+internal import Foundation
+internal import Glibc
+internal import Mirror
+internal import Volumes
+
+/// How progress is shown, always on stderr.
+enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
+    /// A bar on a terminal, plain lines otherwise.
+    case auto
+    case bar
+    case plain
+    case none
+}
+
+/// Shows how far a piece of work has come until it is over.
+struct ProgressDisplay {
+    private static let redrawInterval = Duration.milliseconds(200)
+    private static let lineInterval = Duration.seconds(5)
+
+    let progress: WorkProgress
+    let style: ProgressStyle
+
+    init(_ progress: WorkProgress, style: ProgressStyle) {
+        self.progress = progress
+        self.style = style == .auto ? (isatty(STDERR_FILENO) == 1 ? .bar : .plain) : style
+    }
+
+    /// Runs `work`, and shows its progress meanwhile.
+    func during<Value: Sendable>(
+        _ work: @escaping @Sendable () async throws(MoveError) -> Value
+    ) async throws(MoveError) -> Value {
+        let result: Result<Value, MoveError> = await withTaskGroup(of: Result<Value, MoveError>?.self) { group in
+            group.addTask {
+                do throws(MoveError) {
+                    return .success(try await work())
+                } catch {
+                    return .failure(error)
+                }
+            }
+            group.addTask {
+                await show()
+                return nil
+            }
+            while let finished = await group.next() {
+                guard let finished else { continue }
+                group.cancelAll()
+                return finished
+            }
+            preconditionFailure("the work has a result")
+        }
+        if style == .bar { emit("\r\u{1b}[K", to: STDERR_FILENO) }
+        return try result.get()
+    }
+
+    private func show() async {
+        guard style != .none else { return }
+        var lastLine = ContinuousClock.now
+        var shown: (title: String, since: ContinuousClock.Instant) = ("", .now)
+        var notice: String?
+        while (try? await Task.sleep(for: Self.redrawInterval)) != nil {
+            let view = progress.current
+            if view.title != shown.title { shown = (view.title, .now) }
+            let line = text(of: view, after: (ContinuousClock.now - shown.since).seconds)
+            if style == .bar {
+                emit("\r\(fitted(line))\u{1b}[K", to: STDERR_FILENO)
+            } else if ContinuousClock.now - lastLine >= Self.lineInterval || (view.notice != nil && view.notice != notice) {
+                if notice == nil || view.notice == nil || ContinuousClock.now - lastLine >= Self.lineInterval {
+                    tell(line)
+                    lastLine = .now
+                }
+                notice = view.notice
+            }
+        }
+    }
+
+    private func text(of view: WorkProgress.View, after seconds: Double) -> String {
+        var parts = [view.title]
+        if let total = view.total, total > .zero {
+            let share = min(1, Double(view.done.bytes) / Double(total.bytes))
+            if style == .bar { parts.append(bar(share)) }
+            parts.append(String(format: "%3d%%", Int(share * 100)))
+            let through = view.moved.sent + view.moved.copied
+            parts.append("\(through.text) moved")
+            if seconds > 0.5 {
+                parts.append("\(ByteCount(UInt64(Double(through.bytes) / seconds)).text)/s")
+                if share > 0.01 { parts.append("ETA \((seconds / share * (1 - share)).timeText)") }
+            }
+        }
+        if let notice = view.notice { parts.append(notice) }
+        return parts.joined(separator: "  ")
+    }
+
+    private func bar(_ share: Double) -> String {
+        let width = 20
+        let full = Int(share * Double(width))
+        return "[" + String(repeating: "#", count: full) + String(repeating: "-", count: width - full) + "]"
+    }
+
+    /// Cut to the terminal's width, so that a redrawn line stays one line.
+    private func fitted(_ line: String) -> String {
+        var size = winsize()
+        let width = unsafe ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
+        return String(line.prefix(width - 1))
+    }
+}
