@@ -1,6 +1,7 @@
 #include "CCeph.h"
 
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <rados/librados.hpp>
 
@@ -165,6 +166,7 @@ struct cceph_digest {
   int size_code = 0;
   bufferlist hashes;
   int code = 0;
+  std::vector<uint64_t> parsed;
 };
 
 int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint64_t chunk, cceph_digest **result,
@@ -173,11 +175,12 @@ int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint
     auto digest = std::make_unique<cceph_digest>();
     librados::ObjectReadOperation operation;
     operation.stat(&digest->size, nullptr, &digest->size_code);
-    bufferlist seed;
-    const uint32_t ones = 0xffffffff;  // little-endian on the wire; all ones reads the same both ways
-    seed.append(reinterpret_cast<const char *>(&ones), sizeof ones);
-    operation.checksum(LIBRADOS_CHECKSUM_TYPE_CRC32C, seed, 0, length, chunk, &digest->hashes, &digest->code);
-    operation.set_op_flags2(LIBRADOS_OP_FLAG_FAILOK);
+    if (length > 0) {
+      bufferlist seed;
+      seed.append_zero(sizeof(uint64_t));
+      operation.checksum(LIBRADOS_CHECKSUM_TYPE_XXHASH64, seed, 0, length, chunk, &digest->hashes, &digest->code);
+      operation.set_op_flags2(LIBRADOS_OP_FLAG_FAILOK);
+    }
     *result = digest.get();
     int code = submitted(done, context, [&](librados::AioCompletion *completion) {
       return borrowed(pool).aio_operate(object, completion, &operation, nullptr);
@@ -187,15 +190,22 @@ int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint
   });
 }
 
-const uint32_t *cceph_digest_hashes(const cceph_digest *digest, size_t *count, uint64_t *object_size, int *code) {
+const uint64_t *cceph_digest_hashes(const cceph_digest *digest, size_t *count, uint64_t *object_size, int *code) {
   auto *mutable_digest = const_cast<cceph_digest *>(digest);
-  // The reply is a count (le32) and as many hashes (le32).
-  auto words = mutable_digest->hashes.length() / sizeof(uint32_t);
-  auto *bytes = reinterpret_cast<const uint32_t *>(mutable_digest->hashes.c_str());
+  // The reply is a count (le32) and as many hashes (le64).
+  if (digest->parsed.empty() && digest->hashes.length() >= sizeof(uint32_t) && digest->code >= 0) {
+    auto *bytes = mutable_digest->hashes.c_str();
+    uint32_t announced;
+    memcpy(&announced, bytes, sizeof announced);
+    if (announced == (digest->hashes.length() - sizeof announced) / sizeof(uint64_t)) {
+      mutable_digest->parsed.resize(announced);
+      memcpy(mutable_digest->parsed.data(), bytes + sizeof announced, announced * sizeof(uint64_t));
+    }
+  }
   *object_size = digest->size;
   *code = digest->code;
-  *count = words > 0 && digest->code >= 0 && bytes[0] == words - 1 ? words - 1 : 0;
-  return words > 0 ? bytes + 1 : nullptr;
+  *count = digest->parsed.size();
+  return digest->parsed.data();
 }
 
 void cceph_digest_free(cceph_digest *digest) { delete digest; }

@@ -42,6 +42,11 @@ extension Descriptor {
         }
     }
 
+    func unlock() throws(VolumeError) {
+        var lock = flock(l_type: Int16(F_UNLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
+        try call("fcntl(F_OFD_SETLK)") { unsafe fcntl($0, F_OFD_SETLK, &lock) }
+    }
+
     /// Who holds a lock on the file: "process 4127 (qemu-system-x86)", as far as this user may look.
     ///
     /// The kernel doesn't name the holder of such a lock; proc(5) shows it with the open file (/proc/PID/fdinfo).

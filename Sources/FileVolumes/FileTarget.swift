@@ -16,6 +16,8 @@ package final class FileTarget: TargetVolume {
     static let newRecordSuffix = ".godwit-record-new"
     /// What one call writes where the file system can't make holes.
     private static let zeroPiece = 1 << 20
+    /// No file system's blocks are larger.
+    private static let blockLimit = ByteCount.mebibytes(1)
     /// A record larger than this is none of ours.
     private static let recordLimit = ByteCount.mebibytes(64)
 
@@ -231,7 +233,9 @@ package final class FileTarget: TargetVolume {
     }
 
     package func close() async {
-        owned.withLock { $0 = nil }
+        guard let file = owned.withLock({ $0.take() }) else { return }
+        // The descriptor may live a moment longer than the last call that used it; the lock must not.
+        try? await blocking { () throws(VolumeError) in try file.unlock() }
     }
 
     package func save(record: String) async throws(VolumeError) {
@@ -309,11 +313,13 @@ package final class FileTarget: TargetVolume {
         let file = try file()
         try await blocking { () throws(VolumeError) in
             try self.checkEnd(of: extent, "fallocate", in: file)
+            // A block is only let go of when all of it is punched, the last one's part past the file's end too.
+            let isUpToEnd = extent.end.bytes == (try file.size()).bytes
+            let hole = isUpToEnd ? Extent(from: extent.offset, to: extent.end.rounded(upTo: Self.blockLimit)) : extent
             do throws(VolumeError) {
-                try file.call("fallocate", at: extent.offset) {
+                try file.call("fallocate", at: hole.offset) {
                     fallocate(
-                        $0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(extent.offset.bytes),
-                        off_t(extent.length.bytes))
+                        $0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(hole.offset.bytes), off_t(hole.length.bytes))
                 }
             } catch where error.kind == .unsupported {
                 try self.writeZeros(to: extent, in: file)

@@ -72,7 +72,7 @@ final class DataObjects: Sendable {
 
     /// Whether the object exists.
     func exists(_ number: Int) async throws(VolumeError) -> Bool {
-        try await digest(of: number, length: .zero, chunk: .zero) != nil
+        try await digest(of: number, length: .zero, chunk: zeroBlock) != nil
     }
 
     /// Which bytes of an object the OSD allocated; empty if it doesn't exist. Blocks.
@@ -172,8 +172,8 @@ struct SnapshotContext: Sendable, Equatable {
 /// What an OSD says of an object without sending it.
 struct ObjectDigest: Sendable, Equatable {
     let size: ByteCount
-    /// One crc32c for each chunk that lies wholly within the object; nothing if the OSD can't hash this object.
-    let hashes: [UInt32]?
+    /// One xxhash64 for each chunk that lies wholly within the object; nothing if the OSD can't hash this object.
+    let hashes: [UInt64]?
 }
 
 /// What a sparse read of an object returned; owns the bytes.

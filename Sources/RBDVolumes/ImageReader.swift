@@ -10,6 +10,8 @@ final class ImageReader: VolumeReader {
     let size: ByteCount
     let means: ExtentMeans
     let extentUnit: ByteCount
+    /// Whether the objects hold all of the volume's bytes: no parent shines through, and they have the usual names.
+    let holdsAllInObjects: Bool
     private let image: Image
     private let snapshot: Snapshot?
     private let overlap: ByteCount
@@ -34,8 +36,8 @@ final class ImageReader: VolumeReader {
         map = try await image.hasValidObjectMap() ? try await maps.load(snapshot?.id) : nil
         // Objects of format 1 have other names.
         let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
-        let hasPlainObjects = overlap == .zero && isOld == 0
-        let isSupported = hasPlainObjects ? try await Self.canMapExtents(of: objects, map) : false
+        holdsAllInObjects = overlap == .zero && isOld == 0
+        let isSupported = holdsAllInObjects ? try await Self.canMapExtents(of: objects, map) : false
         means = isSupported ? .objectExtents : .diff
         extentUnit = striping.setSize
     }

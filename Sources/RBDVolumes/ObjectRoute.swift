@@ -234,7 +234,7 @@ struct FullObjects {
 
 extension ObjectDigest {
     /// What a block of zeros hashes to.
-    static let zeroHash = crc32c(repeatElement(0, count: Int(zeroBlock.bytes)), seed: .max)
+    static let zeroHash = xxhash64(ofZeros: zeroBlock)
 
     /// Whether the object has data in every block up to `length`, and nothing after.
     func isFull(_ length: ByteCount, chunk: ByteCount) -> Bool {

@@ -78,14 +78,17 @@ package final class RBDTarget: TargetVolume {
     }
 
     package func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
-        let image = try await Image.open(
-            try await currentName(), in: pool, title: address, for: .reading, at: revision.snapshot)
+        let image = try await image(at: revision)
         do throws(VolumeError) {
             return try await ImageReader(image, at: revision.snapshot)
         } catch {
             await image.close()
             throw error
         }
+    }
+
+    func image(at revision: Revision) async throws(VolumeError) -> Image {
+        try await Image.open(try await currentName(), in: pool, title: address, for: .reading, at: revision.snapshot)
     }
 
     private func currentName() async throws(VolumeError) -> String {

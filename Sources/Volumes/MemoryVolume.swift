@@ -342,8 +342,14 @@ extension MemoryVolume {
         /// Removes the finished volume.
         package func remove() { contents.withLock { $0.finished = nil } }
 
-        package var isEmpty: Bool {
-            contents.withLock { $0.finished == nil && $0.unfinished == nil && $0.record == nil }
+        /// What is there: "finished", "unfinished", "record".
+        package var names: [String] {
+            contents.withLock { contents in
+                [
+                    contents.finished.map { _ in "finished" }, contents.unfinished.map { _ in "unfinished" },
+                    contents.record.map { _ in "record" },
+                ].compactMap(\.self)
+            }
         }
 
         private func change<Value: Sendable>(_ change: (inout Body) -> sending Value) -> Value {
@@ -585,10 +591,14 @@ private struct State {
         // A hole up to the end takes the last block whole: nothing is past the end.
         let isUpToEnd = extent.end.bytes == size.bytes
         Self.forEachPart(of: extent) { number, part, _ in
-            if part.lowerBound == 0, part.count == Int(Self.block) || (isUpToEnd && extent.end.bytes <= (number + 1) * Self.block) {
+            let isLast = isUpToEnd && extent.end.bytes <= (number + 1) * Self.block
+            if part.lowerBound == 0, part.count == Int(Self.block) || isLast {
                 blocks[number] = nil
             } else if blocks[number] != nil {
-                blocks[number]?.replaceSubrange(part, with: repeatElement(0, count: part.count))
+                unsafe blocks[number]?.withUnsafeMutableBytes { bytes in
+                    _ = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[part]).initializeMemory(
+                        as: UInt8.self, repeating: 0)
+                }
             }
         }
     }
@@ -606,7 +616,12 @@ private struct State {
     func differing(from base: State, in range: Extent) -> ExtentSet {
         let zeros = [UInt8](repeating: 0, count: Int(Self.block))
         let numbers = Set(blocks.keys).union(base.blocks.keys)
-        return extents(numbers.filter { (blocks[$0] ?? zeros) != (base.blocks[$0] ?? zeros) }, in: range)
+        let changed = numbers.filter { number in
+            unsafe (blocks[number] ?? zeros).withUnsafeBytes { new in
+                unsafe (base.blocks[number] ?? zeros).withUnsafeBytes { unsafe firstDifferingRun(new, $0) != nil }
+            }
+        }
+        return extents(changed, in: range)
     }
 
     private func extents(_ numbers: some Sequence<UInt64>, in range: Extent) -> ExtentSet {

@@ -1,0 +1,244 @@
+import Conformance
+import Synchronization
+import Testing
+import Volumes
+
+/// What a volume could do wrong, and the check that must notice: a check that can't fail proves nothing.
+enum PlantedFault: String, CaseIterable, Sendable {
+    case zeroDoesNothing, zeroWritesZeros, zeroGoesAByteTooFar
+    case writeDropsItsLastByte, writeGoesAByteTooFar, writeWithoutOwning
+    case cutBytesComeBack, resizeForgets
+    case recordIsNotSaved, recordInMemoryOnly, makeTwice
+    case anyoneMayOwn
+    case foreignLooksUnfinished
+    case commitAgainFails, forgetDoesNothing, discardDoesNothing
+    case keepKeepsTheStateBefore, keepForgetsProtection
+    case extentsMissABlock, extentsAreEverything, readLeavesTheEnd
+    case identityIsTheName
+
+    var check: String {
+        switch self {
+        case .zeroDoesNothing, .zeroWritesZeros, .zeroGoesAByteTooFar: "zero makes zeros, and holes"
+        case .writeDropsItsLastByte: "it can have any size"
+        case .writeGoesAByteTooFar: "writes at the edges stay within them"
+        case .writeWithoutOwning: "nobody writes who doesn't own it"
+        case .cutBytesComeBack, .resizeForgets: "what grows or comes back reads as zeros"
+        case .recordIsNotSaved, .recordInMemoryOnly: "the record is read back by another"
+        case .makeTwice, .forgetDoesNothing: "it is absent, unfinished, committed, finished"
+        case .anyoneMayOwn: "only one can own it"
+        case .foreignLooksUnfinished: "a foreign volume is never touched"
+        case .commitAgainFails: "commit done again changes nothing"
+        case .discardDoesNothing: "discard leaves nothing"
+        case .keepKeepsTheStateBefore, .keepForgetsProtection: "snapshots keep what was written"
+        case .extentsMissABlock, .readLeavesTheEnd: "any sequence of changes leaves what an array of bytes would hold"
+        case .extentsAreEverything: "what was not written is a hole"
+        case .identityIsTheName: "another of the same name has another identity"
+        }
+    }
+}
+
+/// Counts the issues that a planted fault was to raise, and keeps them out of the report.
+private final class Catch: Sendable {
+    @TaskLocal static var current: Catch?
+    let count = Atomic(0)
+
+    static func isUnexpected(_ issue: Issue) -> Bool {
+        guard let current else { return true }
+        current.count.add(1, ordering: .relaxed)
+        return false
+    }
+}
+
+@Suite struct PlantedFaultTests {
+    @Test(.filterIssues(Catch.isUnexpected), arguments: PlantedFault.allCases)
+    func `a planted fault is caught by the check it breaks`(fault: PlantedFault) async throws {
+        let check = try #require(TargetCheck.all.first { $0.name == fault.check })
+        let kind = TargetKind.memory { FaultyTarget($0, fault) }
+        let caught = Catch()
+        await Catch.$current.withValue(caught) {
+            do {
+                try await check.run(kind)
+            } catch {
+                caught.count.add(1, ordering: .relaxed)
+            }
+        }
+        #expect(caught.count.load(ordering: .relaxed) > 0, "\(fault) passed '\(check.name)'")
+    }
+
+    @Test(arguments: TargetCheck.all)
+    func `the wrapping by itself breaks nothing`(check: TargetCheck) async throws {
+        try await check.run(.memory { FaultyTarget($0, nil) })
+    }
+}
+
+/// A target with one fault.
+private final class FaultyTarget: TargetVolume {
+    let volume: MemoryVolume
+    let fault: PlantedFault?
+    private let lastRecord = Mutex<String?>(nil)
+    private let cut = Mutex<[UInt8]>([])
+
+    init(_ volume: MemoryVolume, _ fault: PlantedFault?) {
+        self.volume = volume
+        self.fault = fault
+    }
+
+    var address: String { volume.address }
+
+    func describe() async throws(VolumeError) -> VolumeDescription {
+        var description = try await volume.describe()
+        if fault == .identityIsTheName { description.identity = address }
+        return description
+    }
+
+    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
+        FaultyReader(reader: try await volume.open(revision), fault: fault)
+    }
+
+    func state() async throws(VolumeError) -> TargetState {
+        let state = try await volume.state()
+        if fault == .foreignLooksUnfinished, state == .foreign { return .unfinished(record: "") }
+        if fault == .recordInMemoryOnly, case .unfinished = state, let record = lastRecord.withLock({ $0 }) {
+            return .unfinished(record: record)
+        }
+        return state
+    }
+
+    func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
+        try await volume.obstacles(to: source, room: room)
+    }
+
+    func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
+        if fault == .makeTwice, case .unfinished = try await volume.state() { return try await volume.save(record: record) }
+        try await volume.make(as: source, record: record)
+    }
+
+    func own() async throws(VolumeError) {
+        if fault == .anyoneMayOwn { volume.place.crash() }
+        try await volume.own()
+    }
+
+    func save(record: String) async throws(VolumeError) {
+        if fault == .recordIsNotSaved { return }
+        if fault == .recordInMemoryOnly { return lastRecord.withLock { $0 = record } }
+        try await volume.save(record: record)
+    }
+
+    func kept() async throws(VolumeError) -> [Snapshot] { try await volume.kept() }
+
+    func resize(to size: ByteCount) async throws(VolumeError) {
+        let before = volume.place.bytes()
+        try await volume.resize(to: size)
+        if fault == .resizeForgets {
+            try await volume.zero(Extent(offset: .zero, length: min(size, ByteCount(1))))
+        }
+        guard fault == .cutBytesComeBack else { return }
+        let old = cut.withLock { $0 }
+        if before.count > Int(size.bytes) {
+            cut.withLock { $0 = before }
+        } else if old.count > before.count {
+            // As a file system would that shrinks without clearing the last block's rest.
+            try await write(old[before.count..<min(old.count, Int(size.bytes))], at: ByteOffset(UInt64(before.count)))
+        }
+    }
+
+    private func write(_ bytes: ArraySlice<UInt8>, at offset: ByteOffset) async throws(VolumeError) {
+        let buffer = IOBuffer(count: bytes.count)
+        unsafe buffer.bytes.copyBytes(from: bytes)
+        unsafe try await volume.write(UnsafeRawBufferPointer(buffer.bytes), at: offset)
+        withExtendedLifetime(buffer) {}
+    }
+
+    func keep(_ snapshot: Snapshot) async throws(VolumeError) {
+        switch fault {
+        case .keepForgetsProtection:
+            try await volume.keep(Snapshot(id: snapshot.id, name: snapshot.name, size: snapshot.size))
+        case .keepKeepsTheStateBefore:
+            let now = volume.place.bytes()
+            try await volume.zero(Extent(offset: .zero, length: snapshot.size))
+            try await volume.keep(snapshot)
+            try await write(now[...], at: .zero)
+        default: try await volume.keep(snapshot)
+        }
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
+        switch fault {
+        case .writeDropsItsLastByte:
+            unsafe try await volume.write(UnsafeRawBufferPointer(rebasing: bytes.dropLast()), at: offset)
+        case .writeGoesAByteTooFar where bytes.count > 0:
+            let past = offset + ByteCount(UInt64(bytes.count))
+            unsafe try await volume.write(bytes, at: offset)
+            if past.bytes < volume.place.bytes().count { try await write([0xEE], at: past) }
+        case .writeWithoutOwning:
+            try? await volume.own()
+            unsafe try await volume.write(bytes, at: offset)
+        default: unsafe try await volume.write(bytes, at: offset)
+        }
+    }
+
+    func zero(_ extent: Extent) async throws(VolumeError) {
+        switch fault {
+        case .zeroDoesNothing: break
+        case .zeroWritesZeros:
+            try await write([UInt8](repeating: 0, count: Int(extent.length.bytes))[...], at: extent.offset)
+        case .zeroGoesAByteTooFar:
+            let limit = ByteOffset(UInt64(volume.place.bytes().count))
+            try await volume.zero(Extent(from: extent.offset, to: min(limit, extent.end + ByteCount(1))))
+        default: try await volume.zero(extent)
+        }
+    }
+
+    func flush() async throws(VolumeError) { try await volume.flush() }
+
+    func commit(as source: VolumeDescription) async throws(VolumeError) {
+        if fault == .commitAgainFails, case .committed = try await volume.state() {
+            throw VolumeError(.missing, "commit", on: address, reason: "nothing to rename")
+        }
+        try await volume.commit(as: source)
+    }
+
+    func forget() async throws(VolumeError) {
+        if fault == .forgetDoesNothing { return }
+        try await volume.forget()
+    }
+
+    func discard() async throws(VolumeError) {
+        if fault == .discardDoesNothing { return }
+        try await volume.discard()
+    }
+
+    func close() async { await volume.close() }
+
+    func route(from source: any Volume) async throws(VolumeError) -> (any Route)? { nil }
+}
+
+private struct FaultyReader: VolumeReader {
+    let reader: any VolumeReader
+    let fault: PlantedFault?
+
+    var size: ByteCount { reader.size }
+    var means: ExtentMeans { reader.means }
+    var extentUnit: ByteCount { reader.extentUnit }
+
+    func extents(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
+        let found = try await reader.extents(in: range, since: base)
+        switch fault {
+        case .extentsAreEverything: return ExtentSet([range])
+        case .extentsMissABlock:
+            guard let last = found.extents.last else { return found }
+            return found.subtracting(
+                ExtentSet([Extent(from: last.end.rounded(downTo: ByteCount(4096)), to: last.end)]))
+        default: return found
+        }
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
+        guard fault == .readLeavesTheEnd, buffer.count > 1 else {
+            return unsafe try await reader.read(into: buffer, at: offset)
+        }
+        unsafe try await reader.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer.dropLast()), at: offset)
+    }
+
+    func close() async { await reader.close() }
+}
