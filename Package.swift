@@ -10,6 +10,9 @@ let strict: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
+/// What only Linux has: SEEK_HOLE, fallocate, renameat2, OFD locks.
+let gnu: [CSetting] = [.define("_GNU_SOURCE")]
+
 let package = Package(
     name: "godwit",
     products: [.executable(name: "godwit", targets: ["godwit"])],
@@ -20,7 +23,7 @@ let package = Package(
     targets: [
         .target(name: "Volumes", swiftSettings: strict),
         .target(name: "DirtyMap", dependencies: ["Volumes"], swiftSettings: strict),
-        .target(name: "FileVolumes", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(name: "FileVolumes", dependencies: ["Volumes"], cSettings: gnu, swiftSettings: strict),
         .target(
             name: "CCeph",
             // librados's C++ classes are marked deprecated in favour of an interface that 16.2 does not install.
@@ -33,7 +36,7 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Mirror", "RBDVolumes", "Volumes",
+                "FileVolumes", "Mirror", "RBDVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

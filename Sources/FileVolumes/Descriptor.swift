@@ -44,7 +44,9 @@ final class Descriptor: Sendable {
         while done < buffer.count {
             let place = offset + ByteCount(UInt64(done))
             let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
-            let got = try call("pread", at: place) { unsafe pread($0, rest.baseAddress, rest.count, off_t(place.bytes)) }
+            let got = try call("pread", at: place) {
+                unsafe pread($0, rest.baseAddress, rest.count, off_t(place.bytes))
+            }
             guard got > 0 else {
                 throw VolumeError(
                     .damaged, "pread", on: "\(title) at byte \(place.bytes)",
@@ -59,7 +61,9 @@ final class Descriptor: Sendable {
         while done < bytes.count {
             let place = offset + ByteCount(UInt64(done))
             let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[done...])
-            done += try call("pwrite", at: place) { unsafe pwrite($0, rest.baseAddress, rest.count, off_t(place.bytes)) }
+            done += try call("pwrite", at: place) {
+                unsafe pwrite($0, rest.baseAddress, rest.count, off_t(place.bytes))
+            }
         }
     }
 }
@@ -122,7 +126,7 @@ struct FileStatus: Sendable, Equatable {
             } else {
                 try retrying("lstat", on: title) { unsafe lstat(path, &status) }
             }
-        } catch where error.kind == .missing {
+        } catch let error where error.kind == .missing {
             return nil
         }
         return FileStatus(status)

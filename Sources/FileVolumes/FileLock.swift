@@ -21,7 +21,7 @@ extension Descriptor {
         var lock = flock(l_type: Int16(wish), l_whence: Int16(SEEK_SET), l_start: start, l_len: length, l_pid: 0)
         do throws(VolumeError) {
             try call("fcntl(F_OFD_GETLK)") { unsafe fcntl($0, F_OFD_GETLK, &lock) }
-        } catch where error.kind == .unsupported || error.kind == .failed {
+        } catch let error where error.kind == .unsupported || error.kind == .failed {
             // A file system without locks (EINVAL, ENOLCK): then nobody holds one.
             return false
         }
@@ -36,7 +36,7 @@ extension Descriptor {
         do throws(VolumeError) {
             try call("fcntl(F_OFD_SETLK)") { unsafe fcntl($0, F_OFD_SETLK, &lock) }
             return true
-        } catch where error.kind == .busy || error.kind == .forbidden {
+        } catch let error where error.kind == .busy || error.kind == .forbidden {
             // fcntl(2): EAGAIN or EACCES.
             return false
         }
@@ -61,7 +61,8 @@ extension Descriptor {
                 return contents(of: "/proc/\(process)/fdinfo/\(number)").contains("\nlock:")
             }
             guard holds else { continue }
-            holders.append("process \(process) (\(contents(of: "/proc/\(process)/comm").split(separator: "\n").first ?? "?"))")
+            holders.append(
+                "process \(process) (\(contents(of: "/proc/\(process)/comm").split(separator: "\n").first ?? "?"))")
         }
         return holders.isEmpty ? "a process that this user may not see" : holders.joined(separator: ", ")
     }

@@ -23,7 +23,7 @@ final class FileReader: VolumeReader {
         do throws(VolumeError) {
             _ = try place(SEEK_DATA, after: .zero, in: file)
             return true
-        } catch where error.kind == .failed || error.kind == .unsupported {
+        } catch let error where error.kind == .failed || error.kind == .unsupported {
             // EINVAL, or EOPNOTSUPP: the file system doesn't know SEEK_DATA.
             return false
         }
@@ -39,7 +39,7 @@ final class FileReader: VolumeReader {
                 lseek($0, off_t(offset.bytes), wanted)
             }
             return ByteOffset(UInt64(found))
-        } catch where error.kind == .missing {
+        } catch let error where error.kind == .missing {
             // ENXIO: nothing but a hole up to the end, or the end was before `offset`.
             return nil
         }
@@ -47,7 +47,8 @@ final class FileReader: VolumeReader {
 
     func extents(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
         guard base == nil else {
-            throw VolumeError(.unsupported, "extents", on: file.title, reason: "a file holds no snapshot to differ from")
+            throw VolumeError(
+                .unsupported, "extents", on: file.title, reason: "a file holds no snapshot to differ from")
         }
         let range = range.intersection(Extent(offset: .zero, length: size))
         guard means == .fileHoles else { return ExtentSet([range]) }

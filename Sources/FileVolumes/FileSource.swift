@@ -64,7 +64,8 @@ package final class FileSource: SourceVolume {
     private func opened() throws(VolumeError) -> Descriptor {
         let status = try look()
         guard status.kind == .regular || status.kind == .blockDevice else {
-            throw VolumeError(.unsupported, "open", on: address, reason: "it is neither a regular file nor a block device")
+            throw VolumeError(
+                .unsupported, "open", on: address, reason: "it is neither a regular file nor a block device")
         }
         return try Descriptor(path, O_RDONLY, title: address)
     }
@@ -94,7 +95,7 @@ package final class FileSource: SourceVolume {
             let file: Descriptor
             do throws(VolumeError) {
                 file = try Descriptor(self.path, O_RDONLY, title: self.address)
-            } catch where error.kind == .forbidden {
+            } catch let error where error.kind == .forbidden {
                 return [
                     Obstacle(
                         .forbidden, "\(self.address) can't be read by this user: \(error.reason)",

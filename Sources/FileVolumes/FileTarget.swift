@@ -85,7 +85,7 @@ package final class FileTarget: TargetVolume {
         let file: Descriptor
         do throws(VolumeError) {
             file = try Descriptor(recordPath, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, title: address)
-        } catch where error.kind == .missing {
+        } catch let error where error.kind == .missing {
             return nil
         }
         let size = try file.status().size
@@ -129,7 +129,7 @@ package final class FileTarget: TargetVolume {
         try await blocking { () throws(VolumeError) in
             do throws(VolumeError) {
                 return try self.presentObstacles(to: source, room: room)
-            } catch where error.kind == .unsupported {
+            } catch let error where error.kind == .unsupported {
                 return [Obstacle(.unsupported, error.reason, remedy: error.advice ?? "Choose another path.")]
             }
         }
@@ -150,7 +150,8 @@ package final class FileTarget: TargetVolume {
                     remedy: "--snapshots none moves the head alone."))
         }
         guard try FileStatus.of(directory, followingLinks: true, title: address)?.kind == .directory else {
-            found.append(Obstacle(.missing, "there is no directory \(directory)", remedy: "Make it, or choose another path."))
+            found.append(
+                Obstacle(.missing, "there is no directory \(directory)", remedy: "Make it, or choose another path."))
             return found
         }
         do throws(VolumeError) {
@@ -204,8 +205,9 @@ package final class FileTarget: TargetVolume {
         }
     }
 
-    package func own() async throws(VolumeError) {
-        guard owned.withLock({ $0 == nil }) else { return }
+    @discardableResult
+    package func own() async throws(VolumeError) -> Bool {
+        guard owned.withLock({ $0 == nil }) else { return false }
         let file = try await blocking { () throws(VolumeError) in
             let file = try Descriptor(self.unfinishedPath, O_RDWR | O_NOFOLLOW, title: self.address)
             guard try file.lock() else {
@@ -223,6 +225,8 @@ package final class FileTarget: TargetVolume {
             return file
         }
         owned.withLock { $0 = file }
+        // The kernel drops the lock of a process that dies: there is nobody left to fence.
+        return false
     }
 
     private func file() throws(VolumeError) -> Descriptor {
@@ -319,9 +323,10 @@ package final class FileTarget: TargetVolume {
             do throws(VolumeError) {
                 try file.call("fallocate", at: hole.offset) {
                     fallocate(
-                        $0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(hole.offset.bytes), off_t(hole.length.bytes))
+                        $0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(hole.offset.bytes),
+                        off_t(hole.length.bytes))
                 }
-            } catch where error.kind == .unsupported {
+            } catch let error where error.kind == .unsupported {
                 try self.writeZeros(to: extent, in: file)
             }
         }
@@ -329,12 +334,13 @@ package final class FileTarget: TargetVolume {
 
     /// For a file system that can't make holes (NFS before 4.2, vfat).
     private func writeZeros(to extent: Extent, in file: Descriptor) throws(VolumeError) {
-        let zeros = IOBuffer(count: Self.zeroPiece)
-        unsafe zeros.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+        let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.zeroPiece, alignment: 4096)
+        defer { unsafe zeros.deallocate() }
+        unsafe zeros.initializeMemory(as: UInt8.self, repeating: 0)
         var offset = extent.offset
         while offset < extent.end {
             let count = min(Self.zeroPiece, Int((extent.end - offset).bytes))
-            unsafe try file.write(UnsafeRawBufferPointer(rebasing: zeros.bytes[..<count]), at: offset)
+            unsafe try file.write(UnsafeRawBufferPointer(rebasing: zeros[..<count]), at: offset)
             offset = offset + ByteCount(UInt64(count))
         }
     }
@@ -374,12 +380,12 @@ package final class FileTarget: TargetVolume {
                 try retrying("renameat2", on: address) {
                     unsafe renameat2(AT_FDCWD, unfinishedPath, AT_FDCWD, path, UInt32(RENAME_NOREPLACE))
                 }
-            } catch where error.kind == .unsupported || error.kind == .failed {
+            } catch let error where error.kind == .unsupported || error.kind == .failed {
                 // EINVAL, or ENOSYS: the file system can't rename without replacing (NFS). A link never replaces.
                 try retrying("link", on: address) { unsafe link(unfinishedPath, path) }
                 try remove(unfinishedPath)
             }
-        } catch where error.kind == .exists {
+        } catch let error where error.kind == .exists {
             throw VolumeError(
                 .exists, error.operation, on: address, reason: "somebody made a file of that name meanwhile",
                 advice: "Move it out of the way, then give the command again: the copy is whole and stays.")
@@ -392,7 +398,7 @@ package final class FileTarget: TargetVolume {
         do throws(VolumeError) {
             try retrying("unlink", on: path) { unsafe unlink(path) }
             return true
-        } catch where error.kind == .missing {
+        } catch let error where error.kind == .missing {
             return false
         }
     }
@@ -419,7 +425,7 @@ package final class FileTarget: TargetVolume {
         }
         do throws(VolumeError) {
             try await own()
-        } catch where error.kind == .missing {
+        } catch let error where error.kind == .missing {
             // Nothing but a record, or nothing at all.
         }
         try await blocking { () throws(VolumeError) in

@@ -52,8 +52,10 @@ package struct Move: Sendable {
         case .unfinished(let text):
             report.resumed = true
             let record = try Takeover(self).record(text, of: description)
-            try await Preflight(self).refuseSourceObstacles()
-            try await staged(.target) { () throws(VolumeError) in try await target.own() }
+            let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
+            if hasFenced, let client = record.sourceClient {
+                try await staged(.underWay) { () throws(VolumeError) in try await source.evict(client) }
+            }
             try await proceed(record, description, &report)
         }
         report.seconds = (ContinuousClock.now - start).seconds
@@ -73,6 +75,7 @@ package struct Move: Sendable {
         _ record: consuming Record, _ description: VolumeDescription, _ report: inout Report
     ) async throws(MoveError) {
         do throws(MoveError) {
+            if report.resumed { try await Preflight(self).refuseSourceObstacles() }
             let walk = Walk(self, record: record)
             try await walk.run(along: carried(description), &report)
             try await commit(walk.record, carried(description), &report)

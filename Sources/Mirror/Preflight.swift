@@ -134,7 +134,9 @@ package struct Preflight: Sendable {
             }
             let start = ContinuousClock.now
             _ = try await concurrently(extents, limit: 8) { extent throws(VolumeError) in
-                try await unsafe reader.read(into: IOBuffer(count: Int(extent.length.bytes)).bytes, at: extent.offset)
+                unsafe try await withIOBuffer(of: extent.length) { buffer throws(VolumeError) in
+                    try await unsafe reader.read(into: buffer, at: extent.offset)
+                }
             }
             let seconds = (ContinuousClock.now - start).seconds
             await reader.close()

@@ -16,6 +16,8 @@ struct Record: Codable, Sendable, Equatable {
     /// As the operator wrote it, for messages.
     let sourceAddress: String
     let snapshots: MoveOptions.Snapshots
+    /// How whoever serves the source knows the process that is at the move: it may have died with the source open.
+    var sourceClient: String?
     var phase = Phase.copying
     /// The transient snapshots that may stand on the source: each is noted here before it is made.
     var transients: [String] = []

@@ -32,17 +32,22 @@ private struct StreamMover: StepMover {
     }
 
     func move(_ piece: Extent) async throws(VolumeError) -> Moved {
-        let buffer = IOBuffer(count: Int(piece.length.bytes))
-        try await unsafe reader.read(into: buffer.bytes, at: piece.offset)
+        unsafe try await withIOBuffer(of: piece.length) { buffer throws(VolumeError) in
+            try await unsafe reader.read(into: buffer, at: piece.offset)
+            return try await unsafe put(UnsafeRawBufferPointer(buffer), piece)
+        }
+    }
+
+    /// Writes what isn't zeros of a piece that was read.
+    private func put(_ bytes: UnsafeRawBufferPointer, _ piece: Extent) async throws(VolumeError) -> Moved {
         var moved = Moved()
         moved.found = piece.length
         var data = ExtentSet()
-        unsafe forEachDataRun(in: UnsafeRawBufferPointer(buffer.bytes), at: piece.offset) { data.append($0) }
+        unsafe forEachDataRun(in: bytes, at: piece.offset) { data.append($0) }
         for run in data.extents {
             let start = Int((run.offset - piece.offset).bytes)
-            let bytes = unsafe UnsafeRawBufferPointer(
-                rebasing: buffer.bytes[start..<start + Int(run.length.bytes)])
-            try await unsafe target.write(bytes, at: run.offset)
+            let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[start..<start + Int(run.length.bytes)])
+            try await unsafe target.write(part, at: run.offset)
             moved.sent += run.length
         }
         guard mayHoldData else { return moved }

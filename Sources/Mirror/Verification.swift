@@ -191,13 +191,7 @@ private struct ReadComparison: Comparison {
     }
 
     func firstDifference(in piece: Extent) async throws(VolumeError) -> Extent? {
-        let (ours, theirs) = (IOBuffer(count: Int(piece.length.bytes)), IOBuffer(count: Int(piece.length.bytes)))
-        try await unsafe left.read(into: ours.bytes, at: piece.offset)
-        try await unsafe right.read(into: theirs.bytes, at: piece.offset)
-        guard let run = unsafe firstDifferingRun(UnsafeRawBufferPointer(ours.bytes), UnsafeRawBufferPointer(theirs.bytes))
-        else { return nil }
-        return Extent(
-            offset: piece.offset + ByteCount(UInt64(run.lowerBound)), length: ByteCount(UInt64(run.count)))
+        try await firstDifferenceByReading(left, right, in: piece)
     }
 
     func close() async {

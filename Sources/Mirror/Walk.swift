@@ -64,9 +64,15 @@ final class Walk: Sendable {
 
     /// The states that the source holds for this move, oldest first; the newest is the head.
     private func freeze() async throws(VolumeError) -> [Snapshot] {
+        let client = move.source.client
         if record.transients.isEmpty {
             let name = Self.transientName()
-            try await note { $0.transients = [name] }
+            try await note {
+                $0.sourceClient = client
+                $0.transients = [name]
+            }
+        } else if record.sourceClient != client {
+            try await note { $0.sourceClient = client }
         }
         var frozen: [Snapshot] = []
         for name in record.transients {

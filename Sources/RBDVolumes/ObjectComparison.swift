@@ -76,12 +76,7 @@ final class ObjectComparison: Comparison {
     private func firstDifferenceRead(in extent: Extent) async throws(VolumeError) -> Extent? {
         let extent = extent.intersection(Extent(offset: .zero, length: size))
         guard !extent.isEmpty else { return nil }
-        let (ours, theirs) = (IOBuffer(count: Int(extent.length.bytes)), IOBuffer(count: Int(extent.length.bytes)))
-        try await unsafe sides[0].reader.read(into: ours.bytes, at: extent.offset)
-        try await unsafe sides[1].reader.read(into: theirs.bytes, at: extent.offset)
-        guard let run = unsafe firstDifferingRun(UnsafeRawBufferPointer(ours.bytes), UnsafeRawBufferPointer(theirs.bytes))
-        else { return nil }
-        return Extent(offset: extent.offset + ByteCount(UInt64(run.lowerBound)), length: ByteCount(UInt64(run.count)))
+        return try await firstDifferenceByReading(sides[0].reader, sides[1].reader, in: extent)
     }
 }
 

@@ -41,6 +41,9 @@ package struct ObjectMap: Sendable, Equatable {
     /// Whether the object may exist, as librbd asks before it reads or removes one.
     package func exists(_ object: Int) -> Bool { object < count && self[object] != .absent }
 
+    /// How many objects are in one of these states.
+    package func count(in states: Set<State>) -> Int { (0..<count).count { states.contains(self[$0]) } }
+
     /// The same objects up to `count`, and absent ones where there were none.
     package func resized(to count: Int) -> ObjectMap {
         var map = ObjectMap(count: count)

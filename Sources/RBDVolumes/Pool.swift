@@ -25,6 +25,8 @@ internal import Volumes
         unsafe self.handle = unsafe handle
         unsafe rados_ioctx_set_namespace(handle, namespace)
         unsafe rados_ioctx_snap_set_read(handle, snapshot)
+        // A write to a full pool waits for room, and says nothing, unless it is asked to fail.
+        unsafe rados_set_pool_full_try(handle)
     }
 
     deinit { unsafe rados_ioctx_destroy(handle) }

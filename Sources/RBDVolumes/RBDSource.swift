@@ -88,6 +88,13 @@ package final class RBDSource: SourceVolume {
         }
     }
 
+    package var client: String? { cluster.clientAddresses }
+
+    package func evict(_ client: String) async throws(VolumeError) {
+        guard client != cluster.clientAddresses else { return }
+        try await cluster.evict(client)
+    }
+
     package func freeze(as snapshotName: String) async throws(VolumeError) -> Snapshot? {
         try await withImage(for: .writing) { image throws(VolumeError) in
             func find() async throws(VolumeError) -> Snapshot? {
@@ -149,7 +156,20 @@ extension Image {
                 .map(\.snapshot),
             layout: try await layout(),
             metadata: metadata.filter { !$0.key.hasPrefix(Marking.prefix) },
+            mostBytes: try await mostBytes(in: listed.map(\.snapshot)),
             notCarried: notCarried, changed: changed)
+    }
+
+    /// What all states hold at most, going by the object maps: each counts the objects written since the one before.
+    private func mostBytes(in snapshots: [Snapshot]) async throws(VolumeError) -> ByteCount? {
+        guard try await hasValidObjectMap(), try await overlap() == .zero else { return nil }
+        let maps = ObjectMapStore(pool: pool, imageID: try await imageID())
+        var objects = 0
+        for id in snapshots.map({ $0.id as UInt64? }) + [nil] {
+            guard let map = try await maps.load(id) else { return nil }
+            objects += map.count(in: [.exists, .pending])
+        }
+        return ByteCount(UInt64(objects) * (try await objectSize().bytes))
     }
 
     private func groupName() async throws(VolumeError) -> String? {

@@ -130,11 +130,13 @@ package final class RBDTarget: TargetVolume {
         }
     }
 
-    package func own() async throws(VolumeError) {
-        guard owned.withLock({ $0 == nil }) else { return }
+    @discardableResult
+    package func own() async throws(VolumeError) -> Bool {
+        guard owned.withLock({ $0 == nil }) else { return false }
         let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+        let hasFenced: Bool
         do throws(VolumeError) {
-            try await fencePredecessor(on: image)
+            hasFenced = try await fencePredecessor(on: image)
             try await lock(image)
             let holder = Holder.own(client: cluster.clientAddresses)
             let text = String(decoding: (try? JSONEncoder().encode(holder)) ?? Data(), as: UTF8.self)
@@ -144,14 +146,16 @@ package final class RBDTarget: TargetVolume {
             throw error
         }
         owned.withLock { $0 = image }
+        return hasFenced
     }
 
     /// Makes sure that the process which was at the target before can't write to it any more.
-    private func fencePredecessor(on image: Image) async throws(VolumeError) {
+    /// - Returns: Whether there was one.
+    private func fencePredecessor(on image: Image) async throws(VolumeError) -> Bool {
         guard let text = try await image.metadata(Marking.holder),
             let holder = try? JSONDecoder().decode(Holder.self, from: Data(text.utf8)),
             holder.client != cluster.clientAddresses
-        else { return }
+        else { return false }
         func inUse() -> VolumeError {
             VolumeError(
                 .busy, "own", on: address,
@@ -171,6 +175,7 @@ package final class RBDTarget: TargetVolume {
             }
         }
         try await cluster.evict(holder.client)
+        return true
     }
 
     /// Librbd's exclusive lock where the image has one, its advisory lock otherwise.

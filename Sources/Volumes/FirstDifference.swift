@@ -4,6 +4,24 @@ internal import Glibc
 internal import Musl
 #endif
 
+/// Reads `extent` on both sides.
+///
+/// - Returns: The first bytes that differ, up to the next that agree; nothing if all agree.
+package func firstDifferenceByReading(
+    _ left: any VolumeReader, _ right: any VolumeReader, in extent: Extent
+) async throws(VolumeError) -> Extent? {
+    unsafe try await withIOBuffer(of: extent.length) { ours throws(VolumeError) in
+        unsafe try await withIOBuffer(of: extent.length) { theirs throws(VolumeError) in
+            unsafe try await left.read(into: ours, at: extent.offset)
+            unsafe try await right.read(into: theirs, at: extent.offset)
+            guard let run = unsafe firstDifferingRun(UnsafeRawBufferPointer(ours), UnsafeRawBufferPointer(theirs)) else {
+                return nil
+            }
+            return Extent(offset: extent.offset + ByteCount(UInt64(run.lowerBound)), length: ByteCount(UInt64(run.count)))
+        }
+    }
+}
+
 /// The first run of bytes that differ, up to the next that agree; nothing if all agree.
 ///
 /// - Precondition: Both are as long.

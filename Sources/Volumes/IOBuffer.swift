@@ -1,12 +1,12 @@
-/// Memory for one read or write: page-aligned, as direct I/O wants it, and freed when nobody holds it any more.
-@safe package final class IOBuffer: @unchecked Sendable {
-    // Unchecked: whoever reads into it has handed it to nobody else yet.
-    package let bytes: UnsafeMutableRawBufferPointer
-
-    package init(count: Int) {
-        unsafe bytes = unsafe UnsafeMutableRawBufferPointer(
-            start: .allocate(byteCount: max(count, 1), alignment: 4096), count: count)
-    }
-
-    deinit { unsafe bytes.baseAddress?.deallocate() }
+/// Memory for a read or write, page-aligned as direct I/O wants it, for the time of `body`.
+///
+/// It outlives every operation that `body` waits for, and nothing else: an operation that is under way when `body` ends
+/// would write into freed memory.
+package func withIOBuffer<Value>(
+    of count: ByteCount, _ body: (UnsafeMutableRawBufferPointer) async throws(VolumeError) -> Value
+) async throws(VolumeError) -> Value {
+    let size = Int(count.bytes)
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: max(size, 1), alignment: 4096)
+    defer { unsafe memory.deallocate() }
+    return try await unsafe body(UnsafeMutableRawBufferPointer(start: memory, count: size))
 }

@@ -165,7 +165,8 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         }
     }
 
-    package func own() async throws(VolumeError) {
+    @discardableResult
+    package func own() async throws(VolumeError) -> Bool {
         try with("own") { contents throws(VolumeError) in
             guard contents.unfinished != nil else { throw self.missing("own") }
             guard contents.owner == nil || contents.owner == self.holder else {
@@ -173,6 +174,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
             }
             contents.owner = self.holder
         }
+        return false
     }
 
     package func save(record: String) async throws(VolumeError) {
@@ -249,7 +251,8 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
                 throw VolumeError(.failed, "commit", on: self.address, reason: "the target isn't this process's")
             }
             guard contents.finished == nil else {
-                throw VolumeError(.exists, "commit", on: self.address, reason: "somebody made one of that name meanwhile")
+                throw VolumeError(
+                    .exists, "commit", on: self.address, reason: "somebody made one of that name meanwhile")
             }
             body.settle()
             body.metadata = source.metadata

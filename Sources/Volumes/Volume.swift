@@ -56,8 +56,17 @@ package protocol SourceVolume: Volume {
     func freeze(as name: String) async throws(VolumeError) -> Snapshot?
     /// Forgets the state that `freeze` made, if it is there.
     func thaw(_ name: String) async throws(VolumeError)
+    /// How whoever serves the volume knows this process; nothing where there is no such name.
+    var client: String? { get }
+    /// Makes sure that a process which is dead, of which `client` told, holds nothing of the volume any more.
+    func evict(_ client: String) async throws(VolumeError)
     /// Whether nothing was written since `snapshot` was frozen; without one, since this value first saw the volume.
     func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool
+}
+
+extension SourceVolume {
+    package var client: String? { nil }
+    package func evict(_ client: String) async throws(VolumeError) {}
 }
 
 /// Where a move ends: first nothing, then an unfinished volume that only this move writes, then a finished one.
@@ -68,7 +77,10 @@ package protocol TargetVolume: Volume {
     /// Makes the unfinished target, marked as such by `record`.
     func make(as source: VolumeDescription, record: String) async throws(VolumeError)
     /// Makes sure that nobody else writes to the unfinished target: from here on it is this process's alone.
-    func own() async throws(VolumeError)
+    ///
+    /// - Returns: Whether an earlier owner was found that hadn't let go of it: it is dead, and fenced now.
+    @discardableResult
+    func own() async throws(VolumeError) -> Bool
     /// Durable when it returns.
     func save(record: String) async throws(VolumeError)
     /// Snapshots kept so far, oldest first.

@@ -59,7 +59,7 @@ struct Migrate: AsyncParsableCommand {
         let settings = options
         try await reporting { () async throws(MoveError) in
             let display = ProgressDisplay(progress, style: self.progress)
-            try await display.during { () async throws(MoveError) in
+            let (text, refusal) = try await display.during { () async throws(MoveError) -> (String, MoveError?) in
                 progress.begin("connecting")
                 let source = try await staged(.source) { () throws(VolumeError) in try await Opening.source(from.address) }
                 let target = try await staged(.target) { () throws(VolumeError) in
@@ -70,14 +70,13 @@ struct Migrate: AsyncParsableCommand {
                 try refuseSame(from.address, to.address)
                 if dryRun {
                     let (plan, refusal) = try await Preflight(move).plan()
-                    emit(json ? plan.json : plan.text, to: 1)
-                    if let refusal { throw MoveError(refusal.kind, ["the move can't be made as things stand"]) }
-                } else {
-                    let report = try await goingOn { () async throws(MoveError) in try await move.run() }
-                    if self.progress == .auto || self.progress == .bar { emit("\r\u{1b}[K", to: 2) }
-                    emit(json ? report.json : report.text, to: 1)
+                    return (json ? plan.json : plan.text, refusal)
                 }
+                let report = try await goingOn { () async throws(MoveError) in try await move.run() }
+                return (json ? report.json : report.text, nil)
             }
+            emit(text, to: 1)
+            if let refusal { throw MoveError(refusal.kind, ["the move can't be made as things stand"]) }
         }
     }
 

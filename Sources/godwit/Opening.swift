@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import FileVolumes
 internal import Mirror
 internal import RBDVolumes
 internal import Volumes
@@ -35,7 +36,7 @@ enum Opening {
     static func source(_ address: VolumeAddress) async throws(VolumeError) -> any SourceVolume {
         switch address {
         case .rbd(let address): try await RBDSource.connect(to: address)
-        case .file: throw VolumeError(.unsupported, "open", on: "file", reason: "later")
+        case .file(let path): FileSource(path: path)
         }
     }
 
@@ -45,7 +46,7 @@ enum Opening {
     ) async throws(VolumeError) -> any TargetVolume {
         switch address {
         case .rbd(let address): try await RBDTarget.connect(to: address, wishes: wishes, notice: notice)
-        case .file: throw VolumeError(.unsupported, "open", on: "file", reason: "later")
+        case .file(let path): FileTarget(path: path)
         }
     }
 }

@@ -1,5 +1,5 @@
 internal import Testing
-internal import Volumes
+package import Volumes
 
 /// Random numbers that a seed repeats (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
 package struct SplitMix64: RandomNumberGenerator {
@@ -48,7 +48,8 @@ extension Array where Element == UInt8 {
 
     mutating func zero(_ range: Range<Int>) {
         unsafe withUnsafeMutableBytes { bytes in
-            _ = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[range]).initializeMemory(as: UInt8.self, repeating: 0)
+            _ = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[range]).initializeMemory(
+                as: UInt8.self, repeating: 0)
         }
     }
 
@@ -67,12 +68,13 @@ extension Array where Element == UInt8 {
             if let base, !shared.isEmpty {
                 let found = unsafe base.withUnsafeBytes { older in
                     unsafe firstDifferingRun(
-                        UnsafeRawBufferPointer(rebasing: bytes[shared]), UnsafeRawBufferPointer(rebasing: older[shared]))
+                        UnsafeRawBufferPointer(rebasing: bytes[shared]), UnsafeRawBufferPointer(rebasing: older[shared])
+                    )
                 }
                 if let found { return shared.lowerBound + found.lowerBound }
             }
             if unsafe isZero(UnsafeRawBufferPointer(rebasing: bytes[rest])) { return nil }
-            return unsafe rest.first { unsafe bytes[$0] != 0 }
+            return rest.first { unsafe bytes[$0] != 0 }
         }
     }
 
@@ -84,11 +86,11 @@ extension Array where Element == UInt8 {
 }
 
 extension TargetVolume {
-    func write(_ bytes: [UInt8], at offset: Int) async throws {
-        let buffer = IOBuffer(count: bytes.count)
-        unsafe buffer.bytes.copyBytes(from: bytes)
-        unsafe try await write(UnsafeRawBufferPointer(buffer.bytes), at: ByteOffset(UInt64(offset)))
-        withExtendedLifetime(buffer) {}
+    package func write(_ bytes: [UInt8], at offset: Int) async throws(VolumeError) {
+        unsafe try await withIOBuffer(of: bytes.size) { buffer throws(VolumeError) in
+            unsafe buffer.copyBytes(from: bytes)
+            unsafe try await self.write(UnsafeRawBufferPointer(buffer), at: ByteOffset(UInt64(offset)))
+        }
     }
 
     func zero(_ range: Range<Int>) async throws { try await zero(range.extent) }
@@ -97,18 +99,20 @@ extension TargetVolume {
 
     /// Made with `count` bytes, and this value's own.
     func begin(_ count: Int, record: String = "r") async throws {
-        try await make(as: VolumeDescription(identity: "made for a check", size: ByteCount(UInt64(count))), record: record)
+        try await make(
+            as: VolumeDescription(identity: "made for a check", size: ByteCount(UInt64(count))), record: record)
         try await own()
     }
 }
 
 extension VolumeReader {
-    func bytes(in range: Range<Int>) async throws -> [UInt8] {
-        let buffer = IOBuffer(count: range.count)
-        // What the reader leaves untouched is then seen.
-        unsafe buffer.bytes.initializeMemory(as: UInt8.self, repeating: 0xA5)
-        unsafe try await read(into: buffer.bytes, at: ByteOffset(UInt64(range.lowerBound)))
-        return unsafe Array(buffer.bytes)
+    package func bytes(in range: Range<Int>) async throws(VolumeError) -> [UInt8] {
+        unsafe try await withIOBuffer(of: range.extent.length) { buffer throws(VolumeError) in
+            // What the reader leaves untouched is then seen.
+            unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0xA5)
+            unsafe try await read(into: buffer, at: range.extent.offset)
+            return unsafe Array(buffer)
+        }
     }
 
     func extents(in range: Range<Int>, since base: Snapshot? = nil) async throws -> ExtentSet {
@@ -153,7 +157,9 @@ func expectSame(
     _ found: [UInt8], _ model: [UInt8], _ what: String = "", sourceLocation: SourceLocation = #_sourceLocation
 ) {
     #expect(found.count == model.count, "\(what)", sourceLocation: sourceLocation)
-    guard found.count == model.count, let place = found.firstDifference(from: model, in: 0..<model.count) else { return }
+    guard found.count == model.count, let place = found.firstDifference(from: model, in: 0..<model.count) else {
+        return
+    }
     Issue.record("\(what): byte \(place) is \(found[place]), not \(model[place])", sourceLocation: sourceLocation)
 }
 
@@ -164,7 +170,9 @@ func expectCovered(
 ) {
     let range = within ?? 0..<model.count
     #expect(
-        extents.extents.allSatisfy { $0.range.lowerBound >= range.lowerBound && $0.range.upperBound <= range.upperBound },
+        extents.extents.allSatisfy {
+            $0.range.lowerBound >= range.lowerBound && $0.range.upperBound <= range.upperBound
+        },
         "extents outside \(range) \(what)", sourceLocation: sourceLocation)
     var place = range.lowerBound
     for extent in extents.extents.map(\.range) + [range.upperBound..<range.upperBound] {

@@ -109,7 +109,8 @@ package struct TargetCheck: Sendable, CustomTestStringConvertible {
     @Sendable private static func record(_ kind: TargetKind) async throws {
         try await withSite(kind, "record") { site in
             let first = try await site.target()
-            let long = "{\"text\": \"ä€𝄞 \\\" \n\t\", \"digits\": \"" + String(repeating: "0123456789", count: 1600) + "\"}"
+            let long =
+                "{\"text\": \"ä€𝄞 \\\" \n\t\", \"digits\": \"" + String(repeating: "0123456789", count: 1600) + "\"}"
             try await first.make(as: description(4096), record: long)
             let second = try await site.target()
             #expect(try await second.state() == .unfinished(record: long))
@@ -151,15 +152,15 @@ package struct TargetCheck: Sendable, CustomTestStringConvertible {
 
     @Sendable private static func writesNeedOwnership(_ kind: TargetKind) async throws {
         try await withSite(kind, "writesNeedOwnership") { site in
-            let (first, second) = (try await site.target(), try await site.target())
-            try await first.begin(8192)
-            await expectRefusal(during: "writing") { try await second.write([1], at: 0) }
-            await expectRefusal(during: "zeroing") { try await second.zero(0..<1) }
-            await expectRefusal(during: "resizing") { try await second.resize(to: 4096) }
-            await expectRefusal(during: "committing") { try await second.commit(as: description(8192)) }
-            try await first.expect([UInt8](zeros: 8192))
-            await first.close()
-            await second.close()
+            let target = try await site.target()
+            try await target.make(as: description(8192), record: "r")
+            await expectRefusal(during: "writing") { try await target.write([1], at: 0) }
+            await expectRefusal(during: "zeroing") { try await target.zero(0..<1) }
+            await expectRefusal(during: "resizing") { try await target.resize(to: 4096) }
+            await expectRefusal(during: "committing") { try await target.commit(as: description(8192)) }
+            #expect(try await target.state() == .unfinished(record: "r"))
+            try await target.expect([UInt8](zeros: 8192))
+            await target.close()
         }
     }
 
@@ -260,7 +261,9 @@ package struct TargetCheck: Sendable, CustomTestStringConvertible {
                     from: $0.extent.offset.rounded(downTo: kind.granule),
                     to: min($0.extent.end.rounded(upTo: kind.granule), ByteOffset(UInt64(size))))
             })
-        #expect(extents.subtracting(allowed).isEmpty, "\(what): data where nothing was written", sourceLocation: sourceLocation)
+        #expect(
+            extents.subtracting(allowed).isEmpty, "\(what): data where nothing was written",
+            sourceLocation: sourceLocation)
     }
 
     @Sendable private static func holes(_ kind: TargetKind) async throws {
@@ -315,7 +318,8 @@ package struct TargetCheck: Sendable, CustomTestStringConvertible {
                 model.zero(wide)
                 try await target.flush()
                 try await target.expect(model, "in whole granules")
-                #expect(try await target.reading { try await $0.extents(in: wide) }.isEmpty, "zeroed granules are holes")
+                #expect(
+                    try await target.reading { try await $0.extents(in: wide) }.isEmpty, "zeroed granules are holes")
             }
             // What was zeroed takes bytes again; what was a hole already stays zeros.
             try await target.write([7, 8, 9], at: 5000)
@@ -487,7 +491,8 @@ package struct TargetCheck: Sendable, CustomTestStringConvertible {
             try await target.commit(as: description(model.count))
             #expect(try await target.describe().snapshots.map(\.name) == kept.map(\.name))
             for snapshot in try await target.describe().snapshots {
-                try await target.expect(models[snapshot.name] ?? [], at: .snapshot(snapshot), "\(snapshot.name), finished")
+                try await target.expect(
+                    models[snapshot.name] ?? [], at: .snapshot(snapshot), "\(snapshot.name), finished")
             }
             await target.close()
         }

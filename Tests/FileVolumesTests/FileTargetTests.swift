@@ -1,3 +1,4 @@
+import Conformance
 import FileVolumes
 import Foundation
 import Testing
@@ -15,13 +16,6 @@ import Volumes
         return target
     }
 
-    private static func write(_ bytes: [UInt8], at offset: UInt64, to target: FileTarget) async throws {
-        let buffer = IOBuffer(count: bytes.count)
-        unsafe buffer.bytes.copyBytes(from: bytes)
-        unsafe try await target.write(UnsafeRawBufferPointer(buffer.bytes), at: ByteOffset(offset))
-        withExtendedLifetime(buffer) {}
-    }
-
     @Test func `until it is finished it stands under other names`() async throws {
         let scratch = try Scratch()
         let target = try await Self.begun(scratch.file("v"), .mebibytes(1))
@@ -37,7 +31,7 @@ import Volumes
     @Test func `a sparse file stays sparse on the disk`() async throws {
         let scratch = try Scratch()
         let target = try await Self.begun(scratch.file("v"), .gibibytes(4))
-        try await Self.write([UInt8](repeating: 1, count: 65_536), at: 3 << 30, to: target)
+        try await target.write([UInt8](repeating: 1, count: 65_536), at: 3 << 30)
         try await target.flush()
         func allocated(_ name: String) -> Int {
             var status = stat()
@@ -54,7 +48,7 @@ import Volumes
         let scratch = try Scratch()
         let target = try await Self.begun(scratch.file("v"), ByteCount(1000))
         await #expect(
-            performing: { try await Self.write([1, 2], at: 999, to: target) },
+            performing: { try await target.write([1, 2], at: 999) },
             throws: { ($0 as? VolumeError)?.kind == .failed })
         await #expect(
             performing: { try await target.zero(Extent(offset: ByteOffset(999), length: ByteCount(2))) },
@@ -92,7 +86,8 @@ import Volumes
         let scratch = try Scratch()
         // 240 bytes are a fine name for a file, but not with ".godwit-unfinished".
         let target = FileTarget(path: scratch.file(String(repeating: "v", count: 240)))
-        #expect(try await target.obstacles(to: Self.description(ByteCount(1)), room: .zero).map(\.kind) == [.unsupported])
+        #expect(
+            try await target.obstacles(to: Self.description(ByteCount(1)), room: .zero).map(\.kind) == [.unsupported])
     }
 
     @Test func `a file without a record belongs to a move that died at its start`() async throws {
@@ -117,7 +112,7 @@ import Volumes
     @Test func `a record that was half written when the power failed is not read`() async throws {
         let scratch = try Scratch()
         let target = try await Self.begun(scratch.file("v"), ByteCount(4096), record: "whole")
-        try scratch.make("v.godwit-record-new", Array("ha".utf8))
+        try scratch.make("v.godwit-record-new", Array("half of one that is longer than the next".utf8))
         #expect(try await target.state() == .unfinished(record: "whole"))
         try await target.save(record: "next")
         #expect(try scratch.names == ["v.godwit-record", "v.godwit-unfinished"])
@@ -162,7 +157,7 @@ import Volumes
     @Test func `the owner's lock keeps QEMU's readers and writers away`() async throws {
         let scratch = try Scratch()
         let target = try await Self.begun(scratch.file("v"), ByteCount(4096))
-        let file = unsafe open(scratch.file("v.godwit-unfinished"), O_RDWR)
+        let file = unsafe open(scratch.file("v.godwit-unfinished"), O_RDWR | O_CLOEXEC)
         defer { close(file) }
         var lock = flock(l_type: Int16(F_RDLCK), l_whence: Int16(SEEK_SET), l_start: 100, l_len: 1, l_pid: 0)
         #expect(unsafe fcntl(file, F_OFD_SETLK, &lock) == -1)
@@ -180,7 +175,7 @@ import Volumes
         await #expect(
             performing: {
                 for piece in 0..<8 {
-                    try await Self.write([UInt8](repeating: 1, count: 1 << 20), at: UInt64(piece) << 20, to: target)
+                    try await target.write([UInt8](repeating: 1, count: 1 << 20), at: piece << 20)
                 }
             }, throws: { ($0 as? VolumeError)?.kind == .full })
         // A record is small, but has no room either: the one before stays.
@@ -209,11 +204,9 @@ import Volumes
         #expect(reader.means == .everything)
         let all = Extent(offset: .zero, length: .mebibytes(1))
         #expect(try await reader.extents(in: all, since: nil) == ExtentSet([all]))
-        let buffer = IOBuffer(count: 1 << 20)
-        unsafe try await reader.read(into: buffer.bytes, at: .zero)
-        #expect(unsafe Array(buffer.bytes) == bytes)
+        #expect(try await reader.bytes(in: 0..<1 << 20) == bytes)
         #expect(try await source.isUnchanged(since: nil))
-        let file = unsafe open(device.path, O_RDWR)
+        let file = unsafe open(device.path, O_RDWR | O_CLOEXEC)
         #expect(unsafe pwrite(file, [8], 1, 0) == 1)
         #expect(fsync(file) == 0)
         close(file)
@@ -221,7 +214,8 @@ import Volumes
         await reader.close()
 
         let target = FileTarget(path: device.path)
-        #expect(try await target.obstacles(to: Self.description(.mebibytes(1)), room: .zero).map(\.kind) == [.unsupported])
+        #expect(
+            try await target.obstacles(to: Self.description(.mebibytes(1)), room: .zero).map(\.kind) == [.unsupported])
         await #expect(
             performing: { try await target.make(as: Self.description(.mebibytes(1)), record: "r") },
             throws: { ($0 as? VolumeError)?.kind == .unsupported })
@@ -237,7 +231,9 @@ private final class SmallFileSystem {
 
     init(megabytes: Int) throws {
         scratch = try Scratch()
-        guard unsafe mount("tmpfs", scratch.path, "tmpfs", 0, "size=\(megabytes)m") == 0 else { throw POSIXError(.EPERM) }
+        guard unsafe mount("tmpfs", scratch.path, "tmpfs", 0, "size=\(megabytes)m") == 0 else {
+            throw POSIXError(.EPERM)
+        }
     }
 
     deinit { unsafe umount2(scratch.path, Int32(MNT_DETACH)) }

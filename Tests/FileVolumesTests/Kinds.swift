@@ -58,7 +58,7 @@ extension SourceKind {
         let path = scratch.file("v")
         guard unsafe truncate(path, Int(size.bytes)) == 0 else { throw POSIXError(.EIO) }
         @Sendable func change(_ body: (Int32) -> Int) throws {
-            let file = unsafe open(path, O_RDWR)
+            let file = unsafe open(path, O_RDWR | O_CLOEXEC)
             defer { close(file) }
             guard body(file) >= 0 else { throw POSIXError(.EIO) }
         }
@@ -81,12 +81,14 @@ extension SourceKind {
             takeSnapshot: { _ in }, remove: {})
     }
 
-    static func memory(holdsSnapshots: Bool = true, means: ExtentMeans = .objectExtents) -> SourceKind {
+    static func memory(
+        holdsSnapshots: Bool = true, around wrap: @escaping @Sendable (MemoryVolume) -> any SourceVolume = { $0 }
+    ) -> SourceKind {
         SourceKind(granule: .kibibytes(4), holdsSnapshots: holdsSnapshots) { name, size in
-            let place = MemoryVolume.Place(holdsSnapshots: holdsSnapshots, means: means)
+            let place = MemoryVolume.Place(holdsSnapshots: holdsSnapshots)
             place.make(size: size)
             return SourceSite(
-                source: { MemoryVolume(at: place, address: "memory:\(name)") },
+                source: { wrap(MemoryVolume(at: place, address: "memory:\(name)")) },
                 write: { place.write($0, at: $1) }, zero: { place.zero($0) }, resize: { place.resize(to: $0) },
                 takeSnapshot: { place.takeSnapshot($0) }, remove: {})
         }

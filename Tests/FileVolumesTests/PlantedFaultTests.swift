@@ -13,7 +13,7 @@ enum PlantedFault: String, CaseIterable, Sendable {
     case foreignLooksUnfinished
     case commitAgainFails, forgetDoesNothing, discardDoesNothing
     case keepKeepsTheStateBefore, keepForgetsProtection
-    case extentsMissABlock, extentsAreEverything, readLeavesTheEnd
+    case extentsMissABlock, extentsAreEverything, readLeavesTheEnd, differencesMissABlock
     case identityIsTheName
 
     var check: String {
@@ -29,7 +29,7 @@ enum PlantedFault: String, CaseIterable, Sendable {
         case .foreignLooksUnfinished: "a foreign volume is never touched"
         case .commitAgainFails: "commit done again changes nothing"
         case .discardDoesNothing: "discard leaves nothing"
-        case .keepKeepsTheStateBefore, .keepForgetsProtection: "snapshots keep what was written"
+        case .keepKeepsTheStateBefore, .keepForgetsProtection, .differencesMissABlock: "snapshots keep what was written"
         case .extentsMissABlock, .readLeavesTheEnd: "any sequence of changes leaves what an array of bytes would hold"
         case .extentsAreEverything: "what was not written is a hole"
         case .identityIsTheName: "another of the same name has another identity"
@@ -49,24 +49,57 @@ private final class Catch: Sendable {
     }
 }
 
+/// What a source could do wrong.
+enum PlantedSourceFault: String, CaseIterable, Sendable {
+    case freezeGivesTheHead, freezeAgainFreezesAgain, frozenStateIsTheUsers, thawDoesNothing
+    case changesAreUnseen, readingCountsAsChange
+    case extentsMissABlock, differencesMissABlock, differencesAreEverything
+
+    var check: String {
+        switch self {
+        case .freezeGivesTheHead, .freezeAgainFreezesAgain, .frozenStateIsTheUsers, .thawDoesNothing:
+            "a frozen state stays"
+        case .changesAreUnseen, .readingCountsAsChange: "a change is seen"
+        case .extentsMissABlock: "its extents miss no byte"
+        case .differencesMissABlock, .differencesAreEverything: "differences between snapshots miss no byte"
+        }
+    }
+}
+
 @Suite struct PlantedFaultTests {
-    @Test(.filterIssues(Catch.isUnexpected), arguments: PlantedFault.allCases)
-    func `a planted fault is caught by the check it breaks`(fault: PlantedFault) async throws {
-        let check = try #require(TargetCheck.all.first { $0.name == fault.check })
-        let kind = TargetKind.memory { FaultyTarget($0, fault) }
+    private static func catches(_ what: String, _ check: () async throws -> Void) async {
         let caught = Catch()
         await Catch.$current.withValue(caught) {
             do {
-                try await check.run(kind)
+                try await check()
             } catch {
                 caught.count.add(1, ordering: .relaxed)
             }
         }
-        #expect(caught.count.load(ordering: .relaxed) > 0, "\(fault) passed '\(check.name)'")
+        #expect(caught.count.load(ordering: .relaxed) > 0, "not caught: \(what)")
+    }
+
+    @Test(.filterIssues(Catch.isUnexpected), arguments: PlantedFault.allCases)
+    func `a fault planted in a target is caught by the check it breaks`(fault: PlantedFault) async throws {
+        let check = try #require(TargetCheck.all.first { $0.name == fault.check })
+        let kind = TargetKind.memory { FaultyTarget($0, fault) }
+        await Self.catches("\(fault) by '\(check.name)'") { try await check.run(kind) }
+    }
+
+    @Test(.filterIssues(Catch.isUnexpected), arguments: PlantedSourceFault.allCases)
+    func `a fault planted in a source is caught by the check it breaks`(fault: PlantedSourceFault) async throws {
+        let check = try #require(SourceCheck.all.first { $0.name == fault.check })
+        let kind = SourceKind.memory { FaultySource(volume: $0, fault: fault) }
+        await Self.catches("\(fault) by '\(check.name)'") { try await check.run(kind) }
+    }
+
+    @Test(arguments: SourceCheck.all)
+    func `the wrapping of a source by itself breaks nothing`(check: SourceCheck) async throws {
+        try await check.run(.memory { FaultySource(volume: $0, fault: nil) })
     }
 
     @Test(arguments: TargetCheck.all)
-    func `the wrapping by itself breaks nothing`(check: TargetCheck) async throws {
+    func `the wrapping of a target by itself breaks nothing`(check: TargetCheck) async throws {
         try await check.run(.memory { FaultyTarget($0, nil) })
     }
 }
@@ -109,7 +142,9 @@ private final class FaultyTarget: TargetVolume {
     }
 
     func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
-        if fault == .makeTwice, case .unfinished = try await volume.state() { return try await volume.save(record: record) }
+        if fault == .makeTwice, case .unfinished = try await volume.state() {
+            return try await volume.save(record: record)
+        }
         try await volume.make(as: source, record: record)
     }
 
@@ -138,15 +173,8 @@ private final class FaultyTarget: TargetVolume {
             cut.withLock { $0 = before }
         } else if old.count > before.count {
             // As a file system would that shrinks without clearing the last block's rest.
-            try await write(old[before.count..<min(old.count, Int(size.bytes))], at: ByteOffset(UInt64(before.count)))
+            try await volume.write(Array(old[before.count..<min(old.count, Int(size.bytes))]), at: before.count)
         }
-    }
-
-    private func write(_ bytes: ArraySlice<UInt8>, at offset: ByteOffset) async throws(VolumeError) {
-        let buffer = IOBuffer(count: bytes.count)
-        unsafe buffer.bytes.copyBytes(from: bytes)
-        unsafe try await volume.write(UnsafeRawBufferPointer(buffer.bytes), at: offset)
-        withExtendedLifetime(buffer) {}
     }
 
     func keep(_ snapshot: Snapshot) async throws(VolumeError) {
@@ -157,7 +185,7 @@ private final class FaultyTarget: TargetVolume {
             let now = volume.place.bytes()
             try await volume.zero(Extent(offset: .zero, length: snapshot.size))
             try await volume.keep(snapshot)
-            try await write(now[...], at: .zero)
+            try await volume.write(now, at: 0)
         default: try await volume.keep(snapshot)
         }
     }
@@ -169,7 +197,7 @@ private final class FaultyTarget: TargetVolume {
         case .writeGoesAByteTooFar where bytes.count > 0:
             let past = offset + ByteCount(UInt64(bytes.count))
             unsafe try await volume.write(bytes, at: offset)
-            if past.bytes < volume.place.bytes().count { try await write([0xEE], at: past) }
+            if past.bytes < volume.place.bytes().count { try await volume.write([0xEE], at: Int(past.bytes)) }
         case .writeWithoutOwning:
             try? await volume.own()
             unsafe try await volume.write(bytes, at: offset)
@@ -181,7 +209,7 @@ private final class FaultyTarget: TargetVolume {
         switch fault {
         case .zeroDoesNothing: break
         case .zeroWritesZeros:
-            try await write([UInt8](repeating: 0, count: Int(extent.length.bytes))[...], at: extent.offset)
+            try await volume.write([UInt8](repeating: 0, count: Int(extent.length.bytes)), at: Int(extent.offset.bytes))
         case .zeroGoesAByteTooFar:
             let limit = ByteOffset(UInt64(volume.place.bytes().count))
             try await volume.zero(Extent(from: extent.offset, to: min(limit, extent.end + ByteCount(1))))
@@ -213,6 +241,51 @@ private final class FaultyTarget: TargetVolume {
     func route(from source: any Volume) async throws(VolumeError) -> (any Route)? { nil }
 }
 
+/// A source with one fault.
+private struct FaultySource: SourceVolume {
+    let volume: MemoryVolume
+    let fault: PlantedSourceFault?
+
+    var address: String { volume.address }
+
+    func describe() async throws(VolumeError) -> VolumeDescription {
+        var description = try await volume.describe()
+        if fault == .frozenStateIsTheUsers { description.snapshots = volume.place.snapshots }
+        return description
+    }
+
+    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
+        if fault == .readingCountsAsChange { volume.place.write([], at: .zero) }
+        let isFrozen = revision.snapshot?.isTransient == true
+        let revision = fault == .freezeGivesTheHead && isFrozen ? .head : revision
+        let readerFault: PlantedFault? =
+            switch fault {
+            case .extentsMissABlock: .extentsMissABlock
+            case .differencesMissABlock: .differencesMissABlock
+            case .differencesAreEverything: .extentsAreEverything
+            default: nil
+            }
+        return FaultyReader(reader: try await volume.open(revision), fault: readerFault)
+    }
+
+    func obstacles() async throws(VolumeError) -> [Obstacle] { try await volume.obstacles() }
+
+    func freeze(as name: String) async throws(VolumeError) -> Snapshot? {
+        if fault == .freezeAgainFreezesAgain { try await volume.thaw(name) }
+        return try await volume.freeze(as: name)
+    }
+
+    func thaw(_ name: String) async throws(VolumeError) {
+        if fault == .thawDoesNothing { return }
+        try await volume.thaw(name)
+    }
+
+    func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
+        let isUnchanged = try await volume.isUnchanged(since: snapshot)
+        return fault == .changesAreUnseen ? true : isUnchanged
+    }
+}
+
 private struct FaultyReader: VolumeReader {
     let reader: any VolumeReader
     let fault: PlantedFault?
@@ -225,10 +298,11 @@ private struct FaultyReader: VolumeReader {
         let found = try await reader.extents(in: range, since: base)
         switch fault {
         case .extentsAreEverything: return ExtentSet([range])
-        case .extentsMissABlock:
+        case .differencesMissABlock where base == nil: return found
+        case .extentsMissABlock, .differencesMissABlock:
             guard let last = found.extents.last else { return found }
-            return found.subtracting(
-                ExtentSet([Extent(from: last.end.rounded(downTo: ByteCount(4096)), to: last.end)]))
+            let block = ByteOffset(last.end.bytes - 1).rounded(downTo: zeroBlock)
+            return found.subtracting(ExtentSet([Extent(from: block, to: last.end)]))
         default: return found
         }
     }

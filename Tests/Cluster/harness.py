@@ -1,0 +1,209 @@
+"""The base of every test on a real cluster: makes images, moves them, and knows what must be true afterwards.
+
+  class Moves(ClusterTest):
+      def test_it(self):
+          source = self.volume("fast", 16 * MIB)
+          source.fill(0, MIB)
+          source.snap("monday")
+          target = self.target("slow")
+          report = self.move(source, target)
+          self.assert_moved(source, target)
+"""
+
+import faulthandler
+import secrets
+import unittest
+
+import rbd
+
+from environment import (  # what tests need is had from here alone
+    Cluster, Result, Running, cluster, dev_cluster, run, setting, start, tool)
+from volumes import FEATURES, GIB, KIB, MIB, PIECE, STANDARD, UNFINISHED, Volume, noise
+
+__all__ = [
+    "Cluster", "ClusterTest", "FEATURES", "GIB", "KIB", "MIB", "PIECE", "Result", "Running", "STANDARD", "UNFINISHED",
+    "Volume", "cluster", "dev_cluster", "noise", "run", "setting", "start", "tool"]
+
+
+class ClusterTest(unittest.TestCase):
+    """A test that leaves the clusters as it found them."""
+
+    # Seconds after which the whole run is ended with a traceback: a test that waits for ever is a failure.
+    limit = 240
+    maxDiff = 4000
+
+    def setUp(self):
+        faulthandler.dump_traceback_later(self.limit, exit=True)
+        self.addCleanup(faulthandler.cancel_dump_traceback_later)
+        self._before = {}
+
+    # Making
+
+    def _name(self):
+        return f"{self.id().rsplit('.', 1)[-1].removeprefix('test_')[:40]}-{secrets.token_hex(3)}"
+
+    def target(self, pool="slow", namespace="", on=1, name=None):
+        """A volume that doesn't exist yet; whatever comes to be under that name is removed after the test."""
+        volume = Volume(pool, name or self._name(), namespace, on)
+        self.addCleanup(self._remove, volume)
+        return volume
+
+    def volume(self, pool="fast", size=16 * MIB, namespace="", on=1, name=None, **layout):
+        """An image, made as Volume.create does, and removed after the test."""
+        return self.target(pool, namespace, on, name).create(size, **layout)
+
+    def clone(self, parent, snapshot, pool="fast", **options):
+        return self.target(pool).clone_of(parent, snapshot, **options)
+
+    def namespace(self, pool, on=1):
+        """A new namespace in a pool, removed after the test."""
+        name = "ns-" + secrets.token_hex(3)
+        ioctx = cluster(on).ioctx(pool)
+        rbd.RBD().namespace_create(ioctx, name)
+        self.addCleanup(rbd.RBD().namespace_remove, ioctx, name)
+        return name
+
+    def _remove(self, volume):
+        """Removes a volume, and sees to it that no object of it outlives it: its object map named them all."""
+        for image in (volume, volume.unfinished):
+            if not image.exists:
+                continue
+            with image.open() as opened:
+                prefix, data = opened.block_name_prefix(), image.data_ioctx()
+            image.remove()
+            left = [item.key for item in data.list_objects() if item.key.startswith(prefix + ".")]
+            self.assertEqual(left, [], f"{image}: removed, but these objects of it are still there")
+        trash = [item["name"] for item in rbd.RBD().trash_list(volume.ioctx)]
+        self.assertNotIn(volume.name, trash, f"{volume}: in the trash")
+
+    # Moving
+
+    def move(self, source, target, *options, timeout=90, env=None):
+        """Moves, which has to succeed.
+
+        :returns: the report, as --json has it
+        """
+        result = run(
+            "migrate", source.address, target.address, "--json", "--progress", "none", *options, timeout=timeout, env=env)
+        self.assertEqual(result.rc, 0, result)
+        return result.json
+
+    def move_and_compare(self, source, target, *options, timeout=90, env=None):
+        """Moves, then asserts all that must be true of both. :returns: the report"""
+        before = source.portrait()
+        report = self.move(source, target, *options, timeout=timeout, env=env)
+        self.assert_unchanged(source, before)
+        self.assert_moved(source, target, states=before["states"])
+        return report
+
+    def godwit(self, rc, *arguments, timeout=90, env=None):
+        """Runs godwit, and asserts its exit status. :returns: the Result"""
+        result = run(*arguments, timeout=timeout, env=env)
+        self.assertEqual(result.rc, rc, result)
+        return result
+
+    # What must be true
+
+    def assert_moved(self, source, target, states=None):
+        """The target is finished, the same as the source, right inside and thin; nothing of the move is left."""
+        self.assert_same(source, target, states)
+        self.assert_object_map_right(target)
+        self.assert_thin(target, source)
+        self.assert_left_alone(source)
+        self.assert_left_alone(target)
+        self.assertFalse(target.unfinished.exists, f"{target.unfinished}: still there")
+
+    def assert_same(self, source, target, states=None):
+        """Sizes, snapshots (names, order, sizes, protection) and every byte of every snapshot and of the head.
+
+        :param states: what the source was, if that was looked at already
+        """
+        ours, theirs = states or source.states(), target.states()
+        self.assertEqual(
+            [(name, protected, size) for name, protected, size, _ in ours],
+            [(name, protected, size) for name, protected, size, _ in theirs],
+            f"{source} and {target}: (snapshot, is protected, size), the head last")
+        for (name, _, _, left), (_, _, _, right) in zip(ours, theirs):
+            wrong = [index for index, pair in enumerate(zip(left, right)) if pair[0] != pair[1]]
+            if wrong:
+                self.fail(f"{name or 'head'}: {self._difference(source, target, name, wrong)}")
+
+    def _difference(self, source, target, snapshot, pieces):
+        offset = pieces[0] * PIECE
+        length = min(PIECE, target.size - offset) if snapshot is None else PIECE
+        with source.open(snapshot) as one, target.open(snapshot) as other:
+            length = min(PIECE, one.size() - offset)
+            left, right = one.read(offset, length), other.read(offset, length)
+        wrong = [index for index in range(length) if left[index] != right[index]]
+        if not wrong:
+            return f"{source} isn't any more what it was, in the 4 MiB from {offset}"
+        first = wrong[0]
+        return (f"{len(pieces)} pieces of 4 MiB differ; in the first, {len(wrong)} bytes from {offset + first}: "
+                f"{left[first:first + 8].hex()} at {source}, {right[first:first + 8].hex()} at {target}")
+
+    def assert_unchanged(self, volume, before):
+        """The volume is what volume.portrait() said earlier."""
+        after = volume.portrait()
+        for key, value in before.items():
+            self.assertEqual(value, after[key], f"{volume}: {key} changed")
+
+    def assert_left_alone(self, volume):
+        """Nothing of Godwit's is on the volume, and nobody holds it."""
+        with volume.open() as image:
+            names = [snapshot["name"] for snapshot in image.list_snaps()]
+            self.assertEqual([name for name in names if name.startswith("godwit")], [], f"{volume}: snapshots left")
+            keys = [key for key, _ in image.metadata_list() if key.startswith("godwit")]
+            self.assertEqual(keys, [], f"{volume}: metadata left")
+            self.assertEqual(image.list_lockers() or [], [], f"{volume}: locked")
+            self.assertEqual(list(image.watchers_list()), [], f"{volume}: watched")
+
+    def assert_object_map_right(self, volume):
+        """What 'rbd object-map check' says of the head's and of every snapshot's object map."""
+        invalid = rbd.RBD_FLAG_OBJECT_MAP_INVALID | rbd.RBD_FLAG_FAST_DIFF_INVALID
+        for snapshot in [*volume.snapshots, None]:
+            with volume.open(snapshot) as image:
+                self.assertEqual(image.flags() & invalid, 0, f"{volume}@{snapshot}: object map flagged as invalid")
+                if not image.features() & rbd.RBD_FEATURE_OBJECT_MAP:
+                    return
+            options = ["--pool", volume.pool, "--image", volume.name]
+            options += ["--namespace", volume.namespace] if volume.namespace else []
+            options += ["--snap", snapshot] if snapshot else []
+            result = volume.cluster.tool("rbd", "object-map", "check", "--no-progress", *options)
+            self.assertEqual(result.output.strip(), "", f"{volume}@{snapshot}: object map")
+            # The check reports what it finds by this flag.
+            with volume.open(snapshot) as image:
+                self.assertEqual(image.flags() & invalid, 0, f"{volume}@{snapshot}: its object map is wrong")
+
+    def allocated(self, volume, snapshot=None):
+        """Extents with data in a state, as (offset, length); test_map_verify.py proves this map itself."""
+        address = volume.address
+        if snapshot is not None:
+            escaped = "".join("\\" + c if c in ":/@\\" else c for c in snapshot)
+            path, colon, options = address[4:].partition(":conf=")
+            address = f"rbd:{path}@{escaped}{colon}{options}"
+        extents = self.godwit(0, "map", address, "--json").json
+        return [(extent["offset"], extent["length"]) for extent in extents if extent["type"] == 0]
+
+    def assert_thin(self, target, source=None, at_most=None):
+        """No state of the target has more data than the source's; or the head than `at_most` bytes."""
+        if at_most is not None:
+            total = sum(length for _, length in self.allocated(target))
+            self.assertLessEqual(total, at_most, f"{target}: bytes allocated")
+            return
+        with source.open() as one, target.open() as other:
+            is_clone = any(self._has_parent(source, name) for name in [*source.snapshots, None])
+            same_layout = (one.stat()["order"], one.stripe_unit(), one.stripe_count()) == (
+                other.stat()["order"], other.stripe_unit(), other.stripe_count())
+        if is_clone:
+            return  # what the parent holds is the target's own now
+        for snapshot in [*target.snapshots, None]:
+            ours = sum(length for _, length in self.allocated(source, snapshot))
+            theirs = sum(length for _, length in self.allocated(target, snapshot))
+            self.assertLessEqual(theirs, ours, f"{target}@{snapshot}: bytes allocated")
+        if same_layout:
+            self.assertLessEqual(len(target.objects()), len(source.objects()), f"{target}: objects")
+
+    @staticmethod
+    def _has_parent(volume, snapshot):
+        with volume.open(snapshot) as image:
+            return image.overlap() > 0

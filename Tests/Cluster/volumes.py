@@ -1,0 +1,263 @@
+"""Images, as the tests make them and look at them: through librbd's own calls, never through Godwit's."""
+
+import contextlib
+import hashlib
+import random
+import time
+
+import rados
+import rbd
+
+from environment import cluster
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PIECE = 4 * MIB
+UNFINISHED = ".godwit-unfinished"
+
+FEATURES = {
+    "layering": rbd.RBD_FEATURE_LAYERING, "exclusive-lock": rbd.RBD_FEATURE_EXCLUSIVE_LOCK,
+    "object-map": rbd.RBD_FEATURE_OBJECT_MAP, "fast-diff": rbd.RBD_FEATURE_FAST_DIFF,
+    "deep-flatten": rbd.RBD_FEATURE_DEEP_FLATTEN, "journaling": rbd.RBD_FEATURE_JOURNALING,
+}
+STANDARD = ("layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten")
+
+
+def noise(length, seed=0):
+    """Bytes without a pattern, the same for the same seed, and no block of zeros among them."""
+    return random.Random(seed).randbytes(length)
+
+
+class Volume:
+    """An image by its name, whether it exists or not.
+
+    'with volume:' keeps it open, for a history of many operations; otherwise each opens it for itself. An image that
+    a test holds open has a watcher, as one that a VM uses.
+    """
+
+    def __init__(self, pool, name, namespace="", on=1):
+        self.pool, self.name, self.namespace, self.cluster = pool, name, namespace, cluster(on)
+        self._image = None
+
+    # How it is named
+
+    @property
+    def spec(self):
+        """As rbd writes it."""
+        return "/".join(part for part in (self.pool, self.namespace, self.name) if part)
+
+    @property
+    def address(self):
+        """As Godwit takes it."""
+        def escaped(name):
+            return "".join("\\" + character if character in ":/@\\" else character for character in name)
+        path = "/".join(escaped(part) for part in (self.pool, self.namespace, self.name) if part)
+        return f"rbd:{path}" + ("" if self.cluster.is_default else f":conf={self.cluster.conf}")
+
+    @property
+    def unfinished(self):
+        """The image that stands in for it until a move has ended."""
+        return self.sibling(self.name + UNFINISHED)
+
+    def sibling(self, name):
+        other = Volume(self.pool, name, self.namespace)
+        other.cluster = self.cluster
+        return other
+
+    def __repr__(self):
+        return self.spec
+
+    # Opening
+
+    @property
+    def ioctx(self):
+        return self.cluster.ioctx(self.pool, self.namespace)
+
+    @property
+    def exists(self):
+        return self.name in rbd.RBD().list(self.ioctx)
+
+    def open(self, snapshot=None):
+        """The image to read, which leaves no watcher on it."""
+        return rbd.Image(self.ioctx, self.name, snapshot=snapshot, read_only=True)
+
+    def __enter__(self):
+        self._image = rbd.Image(self.ioctx, self.name)
+        return self
+
+    def __exit__(self, *_):
+        image, self._image = self._image, None
+        image.close()
+
+    @contextlib.contextmanager
+    def writable(self):
+        if self._image is not None:
+            yield self._image
+        else:
+            with rbd.Image(self.ioctx, self.name) as image:
+                yield image
+
+    # Making it, and its history
+
+    def create(self, size, order=22, features=STANDARD, stripe_unit=0, stripe_count=0, data_pool=None):
+        mask = sum(FEATURES[name] for name in features)
+        if stripe_count > 1:
+            mask |= rbd.RBD_FEATURE_STRIPINGV2
+        if data_pool:
+            mask |= rbd.RBD_FEATURE_DATA_POOL
+        rbd.RBD().create(
+            self.ioctx, self.name, size, order=order, old_format=False, features=mask, stripe_unit=stripe_unit,
+            stripe_count=stripe_count, data_pool=data_pool)
+        return self
+
+    def clone_of(self, parent, snapshot, features=STANDARD, order=None):
+        rbd.RBD().clone(
+            parent.ioctx, parent.name, snapshot, self.ioctx, self.name, features=sum(FEATURES[f] for f in features),
+            order=order)
+        return self
+
+    def write(self, offset, data):
+        with self.writable() as image:
+            image.write(data, offset)
+
+    def fill(self, offset, length, seed=0):
+        self.write(offset, noise(length, seed))
+
+    def write_zeros(self, offset, length):
+        """Zeros as data, as a guest's dd from /dev/zero."""
+        with self.writable() as image:
+            for start in range(offset, offset + length, PIECE):
+                image.write(bytes(min(PIECE, offset + length - start)), start)
+
+    def zero(self, offset, length):
+        """Asks for zeros, as a guest's WRITE SAME or fallocate."""
+        with self.writable() as image:
+            image.write_zeroes(offset, length)
+
+    def discard(self, offset, length):
+        with self.writable() as image:
+            image.discard(offset, length)
+
+    def snap(self, name, protect=False):
+        with self.writable() as image:
+            image.create_snap(name)
+            if protect:
+                image.protect_snap(name)
+
+    def remove_snap(self, name):
+        with self.writable() as image:
+            image.remove_snap(name)
+
+    def rollback(self, name):
+        with self.writable() as image:
+            image.rollback_to_snap(name)
+
+    def resize(self, size):
+        with self.writable() as image:
+            image.resize(size)
+
+    def flatten(self):
+        with self.writable() as image:
+            image.flatten()
+
+    def set_metadata(self, key, value):
+        with self.writable() as image:
+            image.metadata_set(key, value)
+
+    # Looking at it
+
+    @property
+    def size(self):
+        with self.open() as image:
+            return image.size()
+
+    @property
+    def id(self):
+        with self.open() as image:
+            return image.id()
+
+    @property
+    def snapshots(self):
+        """Names of the user's snapshots, oldest first."""
+        return [snapshot["name"] for snapshot in self.all_snapshots()
+                if snapshot["namespace"] == rbd.RBD_SNAP_NAMESPACE_TYPE_USER]
+
+    def all_snapshots(self):
+        with self.open() as image:
+            return sorted(image.list_snaps(), key=lambda snapshot: snapshot["id"])
+
+    @property
+    def metadata(self):
+        with self.open() as image:
+            return dict(image.metadata_list())
+
+    @property
+    def features(self):
+        with self.open() as image:
+            mask = image.features()
+        return {name for name, bit in FEATURES.items() if mask & bit}
+
+    def read(self, offset, length, snapshot=None):
+        with self.open(snapshot) as image:
+            return image.read(offset, length)
+
+    def digests(self, snapshot=None):
+        """The size of a state, and a hash of each 4 MiB of it, by librbd's own reads."""
+        with self.open(snapshot) as image:
+            size = image.size()
+            pieces = (image.read(offset, min(PIECE, size - offset)) for offset in range(0, size, PIECE))
+            return size, [hashlib.sha256(piece).digest() for piece in pieces]
+
+    def states(self):
+        """Every state that a move carries: the user's snapshots as (name, is protected, size, hashes), then the head."""
+        with self.open() as image:
+            protected = {name: image.is_protected_snap(name) for name in self.snapshots}
+        return [(name, protected[name], *self.digests(name)) for name in self.snapshots] + [
+            (None, False, *self.digests())]
+
+    def portrait(self):
+        """All about the image that a move must leave as it was."""
+        with self.open() as image:
+            return {
+                "id": image.id(), "size": image.size(), "features": image.features(), "flags": image.flags(),
+                "snapshots": [(s["id"], s["name"], s["size"], s["namespace"]) for s in self.all_snapshots()],
+                "metadata": dict(image.metadata_list()), "lockers": image.list_lockers(),
+                "watchers": [watcher["addr"] for watcher in image.watchers_list()], "states": self.states(),
+            }
+
+    def data_ioctx(self):
+        with self.open() as image:
+            pool = image.data_pool_id()
+        name = self.cluster.rados.pool_reverse_lookup(pool)
+        return self.cluster.ioctx(name, self.namespace)
+
+    def objects(self):
+        """Names of its data objects."""
+        with self.open() as image:
+            prefix = image.block_name_prefix() + "."
+        return sorted(item.key for item in self.data_ioctx().list_objects() if item.key.startswith(prefix))
+
+    # Getting rid of it
+
+    def remove(self, limit=45):
+        """Removes it with its snapshots. A client that was killed keeps its watch for 30 s: so long it takes at most."""
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                self._remove()
+                return
+            except rbd.ImageNotFound:
+                return
+            except (rbd.ImageBusy, rbd.ImageHasSnapshots, rados.Error):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+    def _remove(self):
+        with rbd.Image(self.ioctx, self.name) as image:
+            for snapshot in list(image.list_snaps()):
+                if snapshot["namespace"] != rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
+                    continue
+                if image.is_protected_snap(snapshot["name"]):
+                    image.unprotect_snap(snapshot["name"])
+                image.remove_snap(snapshot["name"])
+        rbd.RBD().remove(self.ioctx, self.name)
