@@ -6,7 +6,8 @@ package import Volumes
 ///
 /// Until it is finished it stands at PATH.godwit-unfinished, with the move's record beside it at PATH.godwit-record; it
 /// becomes finished by one rename that never replaces a file. The record is made after the unfinished file and removed
-/// before it, so that a record without an unfinished file means one thing: the rename was done.
+/// before it, so that a record beside PATH without an unfinished file means one thing: the rename was done. While a
+/// process owns the unfinished file, that is locked, and PATH.godwit-holder is there.
 ///
 /// A block device can't be renamed, so nothing could keep it from looking finished: it is refused as a target.
 package final class FileTarget: TargetVolume {
@@ -14,6 +15,8 @@ package final class FileTarget: TargetVolume {
     static let recordSuffix = ".godwit-record"
     /// Where a record is written before it takes the place of the one before.
     static let newRecordSuffix = ".godwit-record-new"
+    /// There while a process owns the unfinished file, and after it if it died: a lock alone leaves no trace.
+    static let holderSuffix = ".godwit-holder"
     /// What one call writes where the file system can't make holes.
     private static let zeroPiece = 1 << 20
     /// No file system's blocks are larger.
@@ -34,6 +37,7 @@ package final class FileTarget: TargetVolume {
     private var unfinishedPath: String { path + Self.unfinishedSuffix }
     private var recordPath: String { path + Self.recordSuffix }
     private var newRecordPath: String { path + Self.newRecordSuffix }
+    private var holderPath: String { path + Self.holderSuffix }
 
     private var directory: String {
         guard let slash = path.lastIndex(of: "/") else { return "." }
@@ -208,25 +212,44 @@ package final class FileTarget: TargetVolume {
     @discardableResult
     package func own() async throws(VolumeError) -> Bool {
         guard owned.withLock({ $0 == nil }) else { return false }
-        let file = try await blocking { () throws(VolumeError) in
-            let file = try Descriptor(self.unfinishedPath, O_RDWR | O_NOFOLLOW, title: self.address)
-            guard try file.lock() else {
-                throw VolumeError(
-                    .busy, "fcntl(F_OFD_SETLK)", on: self.address, reason: "\(file.lockHolders()) is moving into it",
-                    advice: "Wait for it to end, or end it; then give the command again.")
-            }
-            // Whoever held it may have finished or removed it between the opening and the lock.
-            let present = try FileStatus.of(self.unfinishedPath, followingLinks: false, title: self.address)
-            guard let present, present.isSameFile(as: try file.status()), present.kind == .regular else {
-                throw VolumeError(
-                    .busy, "own", on: self.address, reason: "another move finished or removed it just now",
-                    advice: "Look at what is there; then give the command again.")
-            }
-            return file
+        let (file, hasFenced) = try await blocking { () throws(VolumeError) in
+            (try self.lockedFile(), try self.markHolder())
         }
         owned.withLock { $0 = file }
-        // The kernel drops the lock of a process that dies: there is nobody left to fence.
-        return false
+        return hasFenced
+    }
+
+    /// The unfinished file, locked for this process alone.
+    private func lockedFile() throws(VolumeError) -> Descriptor {
+        let file = try Descriptor(unfinishedPath, O_RDWR | O_NOFOLLOW, title: address)
+        guard try file.lock() else {
+            throw VolumeError(
+                .busy, "fcntl(F_OFD_SETLK)", on: address, reason: "\(file.lockHolders()) is moving into it",
+                advice: "Wait for it to end, or end it; then give the command again.")
+        }
+        // Whoever held it may have finished or removed it between the opening and the lock.
+        let present = try FileStatus.of(unfinishedPath, followingLinks: false, title: address)
+        guard let present, present.isSameFile(as: try file.status()), present.kind == .regular else {
+            throw VolumeError(
+                .busy, "own", on: address, reason: "another move finished or removed it just now",
+                advice: "Look at what is there; then give the command again.")
+        }
+        return file
+    }
+
+    /// - Returns: Whether the last owner died: the kernel took the lock from it, but its name stayed.
+    private func markHolder() throws(VolumeError) -> Bool {
+        let hasDied = try FileStatus.of(holderPath, followingLinks: false, title: address) != nil
+        do throws(VolumeError) {
+            let holder = try Descriptor(
+                holderPath, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, permissions: 0o644, title: holderPath)
+            try Self.write("process \(getpid())\n", to: holder)
+            try syncDirectory()
+        } catch {
+            if !hasDied { _ = try? remove(holderPath) }
+            throw error
+        }
+        return hasDied
     }
 
     private func file() throws(VolumeError) -> Descriptor {
@@ -239,7 +262,10 @@ package final class FileTarget: TargetVolume {
     package func close() async {
         guard let file = owned.withLock({ $0.take() }) else { return }
         // The descriptor may live a moment longer than the last call that used it; the lock must not.
-        try? await blocking { () throws(VolumeError) in try file.unlock() }
+        try? await blocking { () throws(VolumeError) in
+            try self.remove(self.holderPath)
+            try file.unlock()
+        }
     }
 
     package func save(record: String) async throws(VolumeError) {
@@ -260,7 +286,14 @@ package final class FileTarget: TargetVolume {
         // Only the target's owner writes records: what stands here was left by one that died.
         let file = try Descriptor(
             newRecordPath, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, permissions: 0o644, title: recordPath)
-        var text = record
+        try Self.write(record, to: file)
+        try file.call("fsync") { fsync($0) }
+        try retrying("rename", on: recordPath) { unsafe rename(newRecordPath, recordPath) }
+        try syncDirectory()
+    }
+
+    private static func write(_ text: String, to file: Descriptor) throws(VolumeError) {
+        var text = text
         let outcome = text.withUTF8 { bytes -> Result<Void, VolumeError> in
             do throws(VolumeError) {
                 return .success(unsafe try file.write(UnsafeRawBufferPointer(bytes), at: .zero))
@@ -269,9 +302,6 @@ package final class FileTarget: TargetVolume {
             }
         }
         try outcome.get()
-        try file.call("fsync") { fsync($0) }
-        try retrying("rename", on: recordPath) { unsafe rename(newRecordPath, recordPath) }
-        try syncDirectory()
     }
 
     /// Makes the names in the directory durable.
@@ -359,6 +389,7 @@ package final class FileTarget: TargetVolume {
         if case .committed = try await state() {
             // A run that died may have come this far, and no further.
             try await blocking { () throws(VolumeError) in
+                try self.remove(self.holderPath)
                 try self.remove(self.unfinishedPath)
                 try self.syncDirectory()
             }
@@ -412,8 +443,7 @@ package final class FileTarget: TargetVolume {
             case .unfinished, .foreign:
                 throw VolumeError(.failed, "forget", on: self.address, reason: "the move isn't over: it is unfinished")
             }
-            try self.remove(self.newRecordPath)
-            try self.remove(self.recordPath)
+            for path in [self.holderPath, self.newRecordPath, self.recordPath] { try self.remove(path) }
             try self.syncDirectory()
         }
     }
@@ -423,17 +453,20 @@ package final class FileTarget: TargetVolume {
             throw VolumeError(
                 .exists, "discard", on: address, reason: "it is finished, and so no longer Godwit's to remove")
         }
-        do throws(VolumeError) {
-            try await own()
-        } catch let error where error.kind == .missing {
-            // Nothing but a record, or nothing at all.
-        }
+        let isOwned = owned.withLock { $0 != nil }
         try await blocking { () throws(VolumeError) in
-            try self.remove(self.newRecordPath)
-            try self.remove(self.recordPath)
+            var file: Descriptor?
+            do throws(VolumeError) {
+                // Locked, but without a holder's mark: where nothing has room any more, there is room to discard.
+                if !isOwned { file = try self.lockedFile() }
+            } catch let error where error.kind == .missing {
+                // Nothing but a record, or nothing at all.
+            }
+            for path in [self.holderPath, self.newRecordPath, self.recordPath] { try self.remove(path) }
             try self.syncDirectory()
             try self.remove(self.unfinishedPath)
             try self.syncDirectory()
+            try file?.unlock()
         }
         await close()
     }

@@ -36,7 +36,9 @@ package struct Move: Sendable {
         case .foreign:
             throw MoveError(try await Preflight(self).targetObstacles(to: description), at: .target)
         case .committed(let text):
-            try await tidy(try Takeover(self).record(text, of: description))
+            let record = try Takeover(self).record(text, of: description)
+            try await takeOver(record)
+            try await tidy(record)
             report.outcome = .tidied
             report.seconds = (ContinuousClock.now - start).seconds
             return report
@@ -52,14 +54,18 @@ package struct Move: Sendable {
         case .unfinished(let text):
             report.resumed = true
             let record = try Takeover(self).record(text, of: description)
-            let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
-            if hasFenced, let client = record.sourceClient {
-                try await staged(.underWay) { () throws(VolumeError) in try await source.evict(client) }
-            }
+            try await takeOver(record)
             try await proceed(record, description, &report)
         }
         report.seconds = (ContinuousClock.now - start).seconds
         return report
+    }
+
+    /// Makes sure that the process which was at the move before holds neither end any more.
+    private func takeOver(_ record: Record) async throws(MoveError) {
+        let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
+        guard hasFenced, let client = record.sourceClient else { return }
+        try await staged(.underWay) { () throws(VolumeError) in try await source.evict(client) }
     }
 
     /// The description as the target is to have it.

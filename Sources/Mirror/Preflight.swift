@@ -95,22 +95,18 @@ package struct Preflight: Sendable {
         for revision in snapshots.map(Revision.snapshot) + [.head] {
             let name = revision.snapshot?.name
             move.progress.begin(name.map { "counting what is allocated: snapshot \($0)" } ?? "counting what is allocated: head")
-            let reader = try await move.source.open(revision)
-            do throws(VolumeError) {
+            let from = base
+            let step = try await move.source.withReader(at: revision) { reader throws(VolumeError) in
                 var total = ByteCount.zero
                 move.progress.expect(reader.size)
                 try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
-                    total += try await reader.extents(in: window, since: base).total
+                    total += try await reader.extents(in: window, since: from).total
                     move.progress.advance(by: window.length)
                 }
-                steps.append(
-                    Plan.StepPlan(
-                        snapshot: name, sizeBytes: reader.size.bytes, dirtyBytes: total.bytes, means: reader.means))
-            } catch {
-                await reader.close()
-                throw error
+                return Plan.StepPlan(
+                    snapshot: name, sizeBytes: reader.size.bytes, dirtyBytes: total.bytes, means: reader.means)
             }
-            await reader.close()
+            steps.append(step)
             base = revision.snapshot
         }
         return steps
@@ -120,9 +116,8 @@ package struct Preflight: Sendable {
     private func estimate(_ bytes: UInt64) async throws(VolumeError) -> Double? {
         let sample = ByteCount.mebibytes(16)
         guard bytes > 0 else { return 0 }
-        let reader = try await move.source.open(.head)
-        var extents: [Extent] = []
-        do throws(VolumeError) {
+        return try await move.source.withReader(at: .head) { reader throws(VolumeError) in
+            var extents: [Extent] = []
             var found = ByteCount.zero
             try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
                 guard found < sample else { return }
@@ -139,12 +134,8 @@ package struct Preflight: Sendable {
                 }
             }
             let seconds = (ContinuousClock.now - start).seconds
-            await reader.close()
             // Writing takes about as long as reading, and shares the same machines.
             return found > .zero ? 2 * seconds * Double(bytes) / Double(found.bytes) : nil
-        } catch {
-            await reader.close()
-            throw error
         }
     }
 }

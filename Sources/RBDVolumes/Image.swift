@@ -49,6 +49,22 @@ internal import Volumes
         }
     }
 
+    /// Opens an image for the time of `body`.
+    static func with<Value: Sendable>(
+        _ name: String, in pool: Pool, title: String, for access: Access, at snapshot: Snapshot? = nil,
+        _ body: (Image) async throws(VolumeError) -> Value
+    ) async throws(VolumeError) -> Value {
+        let image = try await open(name, in: pool, title: title, for: access, at: snapshot)
+        do throws(VolumeError) {
+            let value = try await body(image)
+            await image.close()
+            return value
+        } catch {
+            await image.close()
+            throw error
+        }
+    }
+
     /// Once, and after the last operation ended.
     func close() async {
         // What closing could still report, a flush that failed, doesn't concern us: nothing is cached.

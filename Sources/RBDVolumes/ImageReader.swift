@@ -129,9 +129,9 @@ final class ImageReader: VolumeReader {
         guard let base else { return dirty }
         // Where more or less of the parent shines through than before, the bytes differ without any object having
         // changed: librbd doesn't report that.
-        let older = try await Image.open(image.name, in: image.pool, title: image.title, for: .reading, at: base)
-        defer { Task { await older.close() } }
-        let olderOverlap = try await older.overlap()
+        let olderOverlap = try await Image.with(
+            image.name, in: image.pool, title: image.title, for: .reading, at: base
+        ) { older throws(VolumeError) in try await older.overlap() }
         dirty = dirty.union(
             ExtentSet([
                 Extent(

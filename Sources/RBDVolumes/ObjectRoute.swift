@@ -47,22 +47,19 @@ final class ObjectMover: StepMover {
         volumeSize = step.size
         pieceSize = route.objectSize
         self.isRepeated = isRepeated
-        let image = try await route.source.image(at: step.goal.snapshot)
-        defer { Task { await image.close() } }
-        objectCount = try await image.objectCount()
+        let view = try await route.source.view(of: step)
+        objectCount = view.objectCount
         space = ByteCount(UInt64(objectCount) * pieceSize.bytes)
-        isPlain = try await image.layout().isPlain
-        let data = DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix())
-        sourceObjects = try data.showing(step.goal.snapshot?.id ?? CCEPH_HEAD)
-        histories = try data.showing(CCEPH_SNAP_DIR)
-        let sourceMaps = ObjectMapStore(pool: image.pool, imageID: try await image.imageID())
-        sourceMap = try await image.hasValidObjectMap() ? try await sourceMaps.load(step.goal.snapshot?.id) : nil
-        baseMap = if let base = step.base { try await sourceMaps.load(base.id) } else { nil }
+        isPlain = view.isPlain
+        sourceObjects = try view.objects.showing(step.goal.snapshot?.id ?? CCEPH_HEAD)
+        histories = try view.objects.showing(CCEPH_SNAP_DIR)
+        sourceMap = view.map
+        baseMap = view.baseMap
 
-        let view = try await route.target.objects()
-        targetObjects = view.objects
-        context = view.context
-        store = view.maps
+        let destination = try await route.target.objects()
+        targetObjects = destination.objects
+        context = destination.context
+        store = destination.maps
         canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
         before = try await store?.load(nil)
         after = Mutex(before)
@@ -217,6 +214,31 @@ final class ObjectMover: StepMover {
     private func saveMap() async throws(VolumeError) {
         guard let store, let map = after.withLock({ $0 }) else { return }
         try await store.save(map)
+    }
+}
+
+extension RBDSource {
+    /// What a step needs to know of the source's objects.
+    struct StepView: Sendable {
+        let objects: DataObjects
+        let objectCount: Int
+        let isPlain: Bool
+        /// Which objects exist in the step's goal; nothing if that can't be told without asking each.
+        let map: ObjectMap?
+        let baseMap: ObjectMap?
+    }
+
+    fileprivate func view(of step: Step) async throws(VolumeError) -> StepView {
+        try await withImage(at: step.goal.snapshot) { image throws(VolumeError) in
+            let maps = ObjectMapStore(pool: image.pool, imageID: try await image.imageID())
+            var baseMap: ObjectMap?
+            if let base = step.base { baseMap = try await maps.load(base.id) }
+            return StepView(
+                objects: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
+                objectCount: try await image.objectCount(), isPlain: try await image.layout().isPlain,
+                map: try await image.hasValidObjectMap() ? try await maps.load(step.goal.snapshot?.id) : nil,
+                baseMap: baseMap)
+        }
     }
 }
 

@@ -29,17 +29,10 @@ package final class RBDSource: SourceVolume {
 
     /// Opens the image for the time of `body`.
     func withImage<Value: Sendable>(
-        for access: Image.Access = .reading, _ body: (Image) async throws(VolumeError) -> Value
+        for access: Image.Access = .reading, at snapshot: Snapshot? = nil,
+        _ body: (Image) async throws(VolumeError) -> Value
     ) async throws(VolumeError) -> Value {
-        let image = try await Image.open(name, in: pool, title: address, for: access)
-        do throws(VolumeError) {
-            let value = try await body(image)
-            await image.close()
-            return value
-        } catch {
-            await image.close()
-            throw error
-        }
+        try await Image.with(name, in: pool, title: address, for: access, at: snapshot, body)
     }
 
     package func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
@@ -112,23 +105,39 @@ package final class RBDSource: SourceVolume {
 
     package func thaw(_ snapshotName: String) async throws(VolumeError) {
         try await withImage(for: .writing) { image throws(VolumeError) in
-            do throws(VolumeError) {
-                unsafe try await image.call("rbd_snap_remove") { unsafe rbd_snap_remove($0, snapshotName) }
-            } catch where error.kind == .missing {
+            for listed in try await image.snapshots() where try await image.isOrWas(listed, named: snapshotName) {
+                let id = listed.snapshot.id
+                unsafe try await image.call("rbd_snap_remove_by_id") { unsafe rbd_snap_remove_by_id($0, id) }
             }
         }
     }
 
     package func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
         guard let snapshot else { return true }
-        let reader = try await open(.head)
-        defer { Task { await reader.close() } }
-        guard reader.size == snapshot.size else { return false }
-        return try await reader.extents(in: Extent(offset: .zero, length: reader.size), since: snapshot).isEmpty
+        return try await withReader(at: .head) { reader throws(VolumeError) in
+            guard reader.size == snapshot.size else { return false }
+            return try await reader.extents(in: Extent(offset: .zero, length: reader.size), since: snapshot).isEmpty
+        }
     }
 }
 
 extension Image {
+    /// Whether a snapshot has that name, or had it: librbd puts a snapshot into the trash before it removes it, and
+    /// whoever was ended in between has left it there.
+    fileprivate func isOrWas(_ listed: ListedSnapshot, named name: String) async throws(VolumeError) -> Bool {
+        switch listed.kind {
+        case RBD_SNAP_NAMESPACE_TYPE_USER: return listed.snapshot.name == name
+        case RBD_SNAP_NAMESPACE_TYPE_TRASH:
+            let id = listed.snapshot.id
+            return try await blocking { () throws(VolumeError) in
+                unsafe try text("rbd_snap_get_trash_namespace", limit: 4096) { buffer, size in
+                    unsafe rbd_snap_get_trash_namespace(self.handle, id, buffer, size)
+                }
+            } == name
+        default: return false
+        }
+    }
+
     func describe() async throws(VolumeError) -> VolumeDescription {
         let listed = try await snapshots()
         let features = try await features()

@@ -62,15 +62,7 @@ package final class RBDTarget: TargetVolume {
     private func withImage<Value: Sendable>(
         _ name: String, for access: Image.Access, _ body: (Image) async throws(VolumeError) -> Value
     ) async throws(VolumeError) -> Value {
-        let image = try await Image.open(name, in: pool, title: address, for: access)
-        do throws(VolumeError) {
-            let value = try await body(image)
-            await image.close()
-            return value
-        } catch {
-            await image.close()
-            throw error
-        }
+        try await Image.with(name, in: pool, title: address, for: access, body)
     }
 
     package func describe() async throws(VolumeError) -> VolumeDescription {
@@ -133,20 +125,24 @@ package final class RBDTarget: TargetVolume {
     @discardableResult
     package func own() async throws(VolumeError) -> Bool {
         guard owned.withLock({ $0 == nil }) else { return false }
+        if case .committed = try await state() {
+            return try await withImage(name, for: .reading) { image throws(VolumeError) in
+                try await fencePredecessor(on: image)
+            }
+        }
         let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
-        let hasFenced: Bool
         do throws(VolumeError) {
-            hasFenced = try await fencePredecessor(on: image)
+            let hasFenced = try await fencePredecessor(on: image)
             try await lock(image)
             let holder = Holder.own(client: cluster.clientAddresses)
             let text = String(decoding: (try? JSONEncoder().encode(holder)) ?? Data(), as: UTF8.self)
             try await image.setMetadata(Marking.holder, to: text)
+            owned.withLock { $0 = image }
+            return hasFenced
         } catch {
             await image.close()
             throw error
         }
-        owned.withLock { $0 = image }
-        return hasFenced
     }
 
     /// Makes sure that the process which was at the target before can't write to it any more.
@@ -303,7 +299,9 @@ package final class RBDTarget: TargetVolume {
             let journaling = Features.journaling.rawValue
             unsafe try await image.call("rbd_update_features") { unsafe rbd_update_features($0, journaling, 1) }
         }
-        await close()
+        // The holder's name stays until the move is over: it may die before that.
+        owned.withLock { $0 = nil }
+        await image.close()
         try await blocking { () throws(VolumeError) in
             let code = unsafe rbd_rename(self.pool.handle, self.unfinishedName, self.name)
             try check(code, "rbd_rename", on: self.address)
@@ -312,6 +310,7 @@ package final class RBDTarget: TargetVolume {
 
     package func forget() async throws(VolumeError) {
         try await withImage(name, for: .writing) { image throws(VolumeError) in
+            try await image.removeMetadata(Marking.holder)
             try await image.removeMetadata(Marking.record)
         }
     }
@@ -319,14 +318,15 @@ package final class RBDTarget: TargetVolume {
     package func discard() async throws(VolumeError) {
         try await own()
         let image = try image()
-        for snapshot in try await kept().reversed() {
-            let name = snapshot.name
+        for listed in try await image.snapshots().reversed() {
+            let snapshot = listed.snapshot
             if snapshot.isProtected {
+                let name = snapshot.name
                 unsafe try await image.call(
                     "rbd_snap_unprotect", advice: "A clone hangs on it: remove or flatten that first ('rbd children')."
                 ) { unsafe rbd_snap_unprotect($0, name) }
             }
-            unsafe try await image.call("rbd_snap_remove") { unsafe rbd_snap_remove($0, name) }
+            unsafe try await image.call("rbd_snap_remove_by_id") { unsafe rbd_snap_remove_by_id($0, snapshot.id) }
         }
         await close()
         try await blocking { () throws(VolumeError) in
@@ -377,9 +377,10 @@ extension RBDSource {
             guard isOld == 0, try await image.overlap() == .zero else { return false }
             // A snapshot may have had a parent that the head has no more.
             for listed in try await image.snapshots() where listed.kind == RBD_SNAP_NAMESPACE_TYPE_USER {
-                let older = try await self.image(at: listed.snapshot)
-                defer { Task { await older.close() } }
-                guard try await older.overlap() == .zero else { return false }
+                let overlap = try await withImage(at: listed.snapshot) { older throws(VolumeError) in
+                    try await older.overlap()
+                }
+                guard overlap == .zero else { return false }
             }
             return true
         }

@@ -27,7 +27,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         holder = place.newNumber()
     }
 
-    deinit { place.release(holder) }
+    deinit { place.release(holder, hasDied: true) }
 
     /// Looks at what is there, or changes it, in one step.
     private func with<Value: Sendable>(
@@ -172,9 +172,11 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
             guard contents.owner == nil || contents.owner == self.holder else {
                 throw VolumeError(.busy, "own", on: self.address, reason: "another is moving into it")
             }
+            let hasFenced = contents.ownerHasDied
             contents.owner = self.holder
+            contents.ownerHasDied = false
+            return hasFenced
         }
-        return false
     }
 
     package func save(record: String) async throws(VolumeError) {
@@ -282,10 +284,11 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
             contents.unfinished = nil
             contents.record = nil
             contents.owner = nil
+            contents.ownerHasDied = false
         }
     }
 
-    package func close() async { place.release(holder) }
+    package func close() async { place.release(holder, hasDied: false) }
 
     package func route(from source: any Volume) async throws(VolumeError) -> (any Route)? { nil }
 }
@@ -327,8 +330,12 @@ extension MemoryVolume {
 
         fileprivate func newNumber() -> UInt64 { contents.withLock { $0.newNumber() } }
 
-        fileprivate func release(_ holder: UInt64) {
-            contents.withLock { if $0.owner == holder { $0.owner = nil } }
+        fileprivate func release(_ holder: UInt64, hasDied: Bool) {
+            contents.withLock { contents in
+                guard contents.owner == holder else { return }
+                contents.owner = nil
+                contents.ownerHasDied = hasDied
+            }
         }
 
         /// Makes a finished volume of zeros that Godwit did not begin.
@@ -406,6 +413,7 @@ extension MemoryVolume {
         /// only those survive that `survives` says.
         package func crash(survives: (ByteOffset) -> Bool = { _ in true }) {
             contents.withLock { contents in
+                contents.ownerHasDied = contents.ownerHasDied || contents.owner != nil
                 contents.owner = nil
                 contents.unfinished?.lose(butThose: survives)
             }
@@ -422,6 +430,8 @@ private struct Contents {
     var record: String?
     /// Who owns the unfinished target.
     var owner: UInt64?
+    /// The last owner went without closing.
+    var ownerHasDied = false
     private var lastNumber: UInt64 = 0
 
     init(holdsSnapshots: Bool, means: ExtentMeans, extentUnit: ByteCount) {

@@ -42,6 +42,21 @@ package protocol Volume: Sendable {
 }
 
 extension Volume {
+    /// Opens a state for the time of `body`.
+    package func withReader<Value>(
+        at revision: Revision, _ body: (any VolumeReader) async throws(VolumeError) -> Value
+    ) async throws(VolumeError) -> Value {
+        let reader = try await open(revision)
+        do throws(VolumeError) {
+            let value = try await body(reader)
+            await reader.close()
+            return value
+        } catch {
+            await reader.close()
+            throw error
+        }
+    }
+
     package func comparison(
         of revision: Revision, with other: any Volume, at otherRevision: Revision
     ) async throws(VolumeError) -> (any Comparison)? { nil }
@@ -76,7 +91,8 @@ package protocol TargetVolume: Volume {
     func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle]
     /// Makes the unfinished target, marked as such by `record`.
     func make(as source: VolumeDescription, record: String) async throws(VolumeError)
-    /// Makes sure that nobody else writes to the unfinished target: from here on it is this process's alone.
+    /// Makes sure that nobody else writes to the unfinished target: from here on it is this process's alone. Of a
+    /// committed one, which others may have begun to use, it takes nothing.
     ///
     /// - Returns: Whether an earlier owner was found that hadn't let go of it: it is dead, and fenced now.
     @discardableResult

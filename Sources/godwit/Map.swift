@@ -28,14 +28,9 @@ struct Map: AsyncParsableCommand {
                 let volume = try await Opening.source(plain)
                 let revision = try await volume.revision(named: address.snapshot)
                 let base = try await fromSnap == nil ? nil : volume.revision(named: fromSnap).snapshot
-                let reader = try await volume.open(revision)
-                do throws(VolumeError) {
+                try await volume.withReader(at: revision) { reader throws(VolumeError) in
                     try await list(reader, since: base)
-                } catch {
-                    await reader.close()
-                    throw error
                 }
-                await reader.close()
             }
         }
     }

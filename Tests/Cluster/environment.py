@@ -164,3 +164,8 @@ class Cluster:
 def cluster(number=1):
     """The first or the second cluster."""
     return Cluster({1: "CEPH_CONF", 2: "CEPH_CONF_2"}[number])
+
+
+# Without these no test can do anything: better to hear of it once than from each.
+for name in ("GODWIT", "CEPH_CONF"):
+    setting(name)

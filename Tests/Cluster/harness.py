@@ -18,7 +18,7 @@ import rbd
 
 from environment import (  # what tests need is had from here alone
     Cluster, Result, Running, cluster, dev_cluster, run, setting, start, tool)
-from volumes import FEATURES, GIB, KIB, MIB, PIECE, STANDARD, UNFINISHED, Volume, noise
+from volumes import FEATURES, GIB, KIB, MIB, PIECE, STANDARD, UNFINISHED, Volume, has_head, noise, objects_named
 
 __all__ = [
     "Cluster", "ClusterTest", "FEATURES", "GIB", "KIB", "MIB", "PIECE", "Result", "Running", "STANDARD", "UNFINISHED",
@@ -71,7 +71,7 @@ class ClusterTest(unittest.TestCase):
             with image.open() as opened:
                 prefix, data = opened.block_name_prefix(), image.data_ioctx()
             image.remove()
-            left = [item.key for item in data.list_objects() if item.key.startswith(prefix + ".")]
+            left = [name for name in objects_named(prefix + ".", data) if has_head(name, data)]
             self.assertEqual(left, [], f"{image}: removed, but these objects of it are still there")
         trash = [item["name"] for item in rbd.RBD().trash_list(volume.ioctx)]
         self.assertNotIn(volume.name, trash, f"{volume}: in the trash")

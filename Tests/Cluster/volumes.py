@@ -22,6 +22,20 @@ FEATURES = {
 STANDARD = ("layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten")
 
 
+def objects_named(prefix, ioctx):
+    """Objects whose names begin so, even if only a snapshot shows them any more."""
+    return sorted(item.key for item in ioctx.list_objects() if item.key.startswith(prefix))
+
+
+def has_head(name, ioctx):
+    """Whether an object is there now: what a removed snapshot showed is listed until its OSD gets to it."""
+    try:
+        ioctx.stat(name)
+        return True
+    except rados.ObjectNotFound:
+        return False
+
+
 def noise(length, seed=0):
     """Bytes without a pattern, the same for the same seed, and no block of zeros among them."""
     return random.Random(seed).randbytes(length)
@@ -234,7 +248,7 @@ class Volume:
         """Names of its data objects."""
         with self.open() as image:
             prefix = image.block_name_prefix() + "."
-        return sorted(item.key for item in self.data_ioctx().list_objects() if item.key.startswith(prefix))
+        return objects_named(prefix, self.data_ioctx())
 
     # Getting rid of it
 

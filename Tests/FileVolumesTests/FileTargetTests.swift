@@ -1,6 +1,7 @@
 import Conformance
 import FileVolumes
 import Foundation
+import Glibc
 import Testing
 import Volumes
 
@@ -19,7 +20,7 @@ import Volumes
     @Test func `until it is finished it stands under other names`() async throws {
         let scratch = try Scratch()
         let target = try await Self.begun(scratch.file("v"), .mebibytes(1))
-        #expect(try scratch.names == ["v.godwit-record", "v.godwit-unfinished"])
+        #expect(try scratch.names == ["v.godwit-holder", "v.godwit-record", "v.godwit-unfinished"])
         #expect(try scratch.bytes(of: "v.godwit-record") == Array("r".utf8))
         try await target.commit(as: Self.description(.mebibytes(1)))
         #expect(try scratch.names == ["v", "v.godwit-record"])
@@ -99,6 +100,18 @@ import Volumes
         #expect(try scratch.names.isEmpty)
     }
 
+    @Test func `an owner that died leaves its name, and is found`() async throws {
+        let scratch = try Scratch()
+        let target = try await Self.begun(scratch.file("v"), ByteCount(4096))
+        #expect(try scratch.names == ["v.godwit-holder", "v.godwit-record", "v.godwit-unfinished"])
+        await target.close()
+        #expect(try scratch.names == ["v.godwit-record", "v.godwit-unfinished"])
+        try scratch.make("v.godwit-holder", Array("process 1\n".utf8))
+        #expect(try await target.own())
+        try await target.commit(as: Self.description(ByteCount(4096)))
+        #expect(try scratch.names == ["v", "v.godwit-record"])
+    }
+
     @Test func `a record without a file can be discarded`() async throws {
         let scratch = try Scratch()
         try scratch.make("v.godwit-record", Array("r".utf8))
@@ -115,7 +128,7 @@ import Volumes
         try scratch.make("v.godwit-record-new", Array("half of one that is longer than the next".utf8))
         #expect(try await target.state() == .unfinished(record: "whole"))
         try await target.save(record: "next")
-        #expect(try scratch.names == ["v.godwit-record", "v.godwit-unfinished"])
+        #expect(try scratch.names == ["v.godwit-holder", "v.godwit-record", "v.godwit-unfinished"])
         #expect(try await target.state() == .unfinished(record: "next"))
         await target.close()
     }
@@ -186,8 +199,15 @@ import Volumes
         try await target.zero(Extent(offset: .zero, length: .mebibytes(8)))
         try await target.save(record: "with room")
         #expect(try await target.state() == .unfinished(record: "with room"))
+        await target.close()
+        try Data(repeating: 1, count: 1000).write(to: URL(filePath: small.path + "/other"))
+        let filler = unsafe open(small.path + "/filler", O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
+        let bytes = [UInt8](repeating: 1, count: 4096)
+        while unsafe Glibc.write(filler, bytes, bytes.count) > 0 {}
+        close(filler)
+        await #expect(performing: { try await target.own() }, throws: { ($0 as? VolumeError)?.kind == .full })
         try await target.discard()
-        #expect(try FileManager.default.contentsOfDirectory(atPath: small.path).isEmpty)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: small.path).sorted() == ["filler", "other"])
     }
 
     @Test(.enabled(if: BlockDevice.isPossible, "a loop device can only be made by root"))

@@ -56,8 +56,10 @@ import Volumes
         await #expect(
             performing: { try await first.write([4], at: 0) }, throws: { ($0 as? VolumeError)?.kind == .failed })
         let second = MemoryVolume(at: place)
-        try await second.own()
+        #expect(try await second.own(), "its owner has died")
         await second.close()
+        #expect(try await !first.own(), "its owner let go of it")
+        await first.close()
     }
 
     @Test func `differences are exact to a block`() async throws {

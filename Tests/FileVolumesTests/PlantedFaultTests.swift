@@ -148,9 +148,9 @@ private final class FaultyTarget: TargetVolume {
         try await volume.make(as: source, record: record)
     }
 
-    func own() async throws(VolumeError) {
+    func own() async throws(VolumeError) -> Bool {
         if fault == .anyoneMayOwn { volume.place.crash() }
-        try await volume.own()
+        return try await volume.own()
     }
 
     func save(record: String) async throws(VolumeError) {
@@ -199,7 +199,7 @@ private final class FaultyTarget: TargetVolume {
             unsafe try await volume.write(bytes, at: offset)
             if past.bytes < volume.place.bytes().count { try await volume.write([0xEE], at: Int(past.bytes)) }
         case .writeWithoutOwning:
-            try? await volume.own()
+            _ = try? await volume.own()
             unsafe try await volume.write(bytes, at: offset)
         default: unsafe try await volume.write(bytes, at: offset)
         }
