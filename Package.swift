@@ -30,7 +30,8 @@ let package = Package(
             cxxSettings: [.unsafeFlags(["-Wno-deprecated-declarations"])],
             linkerSettings: [.linkedLibrary("rados"), .linkedLibrary("rbd")]),
         .target(
-            name: "RBDVolumes", dependencies: ["CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
+            name: "RBDVolumes",
+            dependencies: ["CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: strict),
         .target(name: "Mirror", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
         .executableTarget(
@@ -39,6 +40,10 @@ let package = Package(
                 "FileVolumes", "Mirror", "RBDVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
+            swiftSettings: strict),
+        .target(name: "Conformance", dependencies: ["Volumes"], path: "Tests/Conformance", swiftSettings: strict),
+        .testTarget(
+            name: "FileVolumesTests", dependencies: ["Conformance", "FileVolumes", "Volumes"], cSettings: gnu,
             swiftSettings: strict),
         .testTarget(name: "VolumesTests", dependencies: ["Volumes"], swiftSettings: strict),
         .testTarget(name: "DirtyMapTests", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),

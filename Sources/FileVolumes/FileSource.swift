@@ -73,7 +73,12 @@ package final class FileSource: SourceVolume {
     package func describe() async throws(VolumeError) -> VolumeDescription {
         try await blocking { () throws(VolumeError) in
             let file = try self.opened()
-            return VolumeDescription(identity: try Self.identity(of: file, at: self.path), size: try file.size())
+            let trace = try self.trace(try self.look())
+            // A file can't be frozen: changed, it is another source, and what was moved of the former is no start.
+            let state = ([trace.size.bytes.description, "\(trace.modified)"] + trace.written.map(String.init))
+            return VolumeDescription(
+                identity: try Self.identity(of: file, at: self.path) + ":" + state.joined(separator: ":"),
+                size: try file.size())
         }
     }
 

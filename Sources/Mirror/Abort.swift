@@ -32,16 +32,16 @@ package struct Abort: Sendable {
                 advice: "Give the 'godwit migrate' command again.")
         case .unfinished(let text):
             // Before anything is taken away: a move that is running isn't aborted from under itself.
-            let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
             var outcome = Outcome()
             if !text.isEmpty {
+                let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
                 let record = try Takeover.read(text, of: target.address)
                 outcome.source = record.sourceAddress
                 do throws(VolumeError) {
                     let source = try await source(record.sourceAddress)
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
                     for name in record.transients { try await source.thaw(name) }
-                } catch where error.kind == .missing {
+                } catch  where error.kind == .missing {
                     // The source is no more, and what was left on it neither.
                 } catch {
                     await target.close()

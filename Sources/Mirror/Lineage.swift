@@ -6,45 +6,49 @@ package struct Lineage: Sendable, Equatable {
     package enum Broken: Error, Equatable {
         /// The state that the target is in, or was being brought to, is no more at the source.
         case stateGone(UInt64)
-        /// The target kept a snapshot that the source doesn't have.
-        case unknownSnapshot(String)
+        /// The target kept a snapshot that the source doesn't have any more, or has made anew.
+        case keptGone(String)
     }
 
     /// What is left to do.
     package let steps: [Step]
+    /// The state that the target is in, or was in when the step under way began.
+    package let arrived: Snapshot?
 
     /// - Parameters:
     ///   - carried: The user's snapshots that are to be kept, oldest first.
     ///   - frozen: The transient snapshots that the source holds for this move, oldest first; the last is the head.
-    ///   - kept: The names of the snapshots that the target has already.
+    ///   - kept: The names of the snapshots that the target has already, oldest first.
     ///   - arrived: The snapshot whose state the target was in when its last step began.
-    ///   - goal: The snapshot that its last step went to, if it wasn't finished.
+    ///   - goal: The snapshot that its last step went to, if the record doesn't say that it was finished.
     package init(
         carried: [Snapshot], frozen: [Snapshot], kept: [String], arrived: UInt64?, goal: UInt64?
     ) throws(Broken) {
-        let names = Set(carried.map(\.name))
-        if let stranger = kept.first(where: { !names.contains($0) }) { throw .unknownSnapshot(stranger) }
-        // A snapshot is kept once all of its bytes are there: that tells more than the record, which is written after.
-        let newestKept = carried.last { kept.contains($0.name) }
         let states = (carried + frozen).sorted { $0.id < $1.id }
-        var base: Snapshot?
-        var underWay = goal
-        if let arrived {
-            guard let state = states.first(where: { $0.id == arrived }) else { throw .stateGone(arrived) }
-            base = state
+        func state(_ id: UInt64) throws(Broken) -> Snapshot {
+            guard let state = states.first(where: { $0.id == id }) else { throw .stateGone(id) }
+            return state
         }
-        if let newestKept, newestKept.id > base?.id ?? 0 {
-            base = newestKept
-            if underWay == newestKept.id { underWay = nil }
+        var base = if let arrived { try state(arrived) } else { nil as Snapshot? }
+        var underWay = if let goal { try state(goal) } else { nil as Snapshot? }
+        // A snapshot is kept once all of its bytes are there, and noted after: the one under way may be kept already.
+        let done = carried.filter { $0.id <= base?.id ?? 0 }
+        if let goal = underWay, !goal.isTransient, kept.count == done.count + 1 {
+            base = goal
+            underWay = nil
         }
-        if let underWay {
-            // What is half there can only be brought to where it was going.
-            guard states.contains(where: { $0.id == underWay }) else { throw .stateGone(underWay) }
+        let expected = carried.filter { $0.id <= base?.id ?? 0 }
+        for (index, name) in kept.enumerated() where index >= expected.count || !expected[index].isNamed(name) {
+            throw .keptGone(name)
         }
+        guard kept.count == expected.count else { throw .stateGone(expected[kept.count].id) }
+
+        self.arrived = base
         var steps: [Step] = []
         for state in states where state.id > base?.id ?? 0 {
-            // Of the transient ones only the newest matters, and one that is half there.
-            if state.isTransient, state != frozen.last, state.id != underWay { continue }
+            // Of the transient ones only the newest matters, and one that is half there: what is half there can only
+            // be brought to where it was going.
+            if state.isTransient, state.id != frozen.last?.id, state.id != underWay?.id { continue }
             steps.append(Step(base: base, goal: .snapshot(state), size: state.size))
             base = state
         }

@@ -32,7 +32,7 @@ package struct Move: Sendable {
         var report = Report(
             source: source.address, target: target.address, sizeBytes: description.size.bytes,
             notCarried: description.notCarried, changed: description.changed)
-        switch try await staged(.target, { () throws(VolumeError) in try await target.state() }) {
+        switch try await state() {
         case .foreign:
             throw MoveError(try await Preflight(self).targetObstacles(to: description), at: .target)
         case .committed(let text):
@@ -50,15 +50,25 @@ package struct Move: Sendable {
                 try await target.make(as: carried(description), record: record.text())
                 try await target.own()
             }
-            try await proceed(record, description, &report)
+            try await proceed(record, &report)
         case .unfinished(let text):
             report.resumed = true
             let record = try Takeover(self).record(text, of: description)
             try await takeOver(record)
-            try await proceed(record, description, &report)
+            try await proceed(record, &report)
         }
         report.seconds = (ContinuousClock.now - start).seconds
         return report
+    }
+
+    /// What is there; an unfinished target that has no record yet is removed, as nothing was moved into it.
+    private func state() async throws(MoveError) -> TargetState {
+        try await staged(.target) { () throws(VolumeError) in
+            let state = try await target.state()
+            guard state == .unfinished(record: "") else { return state }
+            try await target.discard()
+            return try await target.state()
+        }
     }
 
     /// Makes sure that the process which was at the move before holds neither end any more.
@@ -69,7 +79,7 @@ package struct Move: Sendable {
     }
 
     /// The description as the target is to have it.
-    private func carried(_ description: VolumeDescription) -> VolumeDescription {
+    func carried(_ description: VolumeDescription) -> VolumeDescription {
         guard options.snapshots == .none else { return description }
         var description = description
         description.snapshots = []
@@ -78,13 +88,14 @@ package struct Move: Sendable {
 
     /// From an owned target to the end of the move.
     private func proceed(
-        _ record: consuming Record, _ description: VolumeDescription, _ report: inout Report
+        _ record: consuming Record, _ report: inout Report
     ) async throws(MoveError) {
         do throws(MoveError) {
             if report.resumed { try await Preflight(self).refuseSourceObstacles() }
             let walk = Walk(self, record: record)
-            try await walk.run(along: carried(description), &report)
-            try await commit(walk.record, carried(description), &report)
+            let description = try await walk.run(&report)
+            report.notCarried = description.notCarried
+            try await commit(walk.record, description, &report)
         } catch {
             await target.close()
             throw error
@@ -108,7 +119,8 @@ package struct Move: Sendable {
                 head: frozen.map { Revision.snapshot($0) } ?? .head)
             guard differences.isEmpty else {
                 throw MoveError(
-                    .resumable, ["\(target.address) isn't finished, as it differs from \(source.address):"]
+                    .resumable,
+                    ["\(target.address) isn't finished, as it differs from \(source.address):"]
                         + differences.map { "  \($0)" },
                     advice: "Look at both clusters' health, then 'godwit abort \(target.address)' and move it again.")
             }
@@ -141,10 +153,6 @@ struct Takeover {
     init(_ move: Move) { self.move = move }
 
     func record(_ text: String, of description: VolumeDescription) throws(MoveError) -> Record {
-        let fresh = Record(
-            source: description.identity, sourceAddress: move.source.address, snapshots: move.options.snapshots)
-        // Made, and then the run was ended before it could write its record: nothing was moved yet.
-        if text.isEmpty { return fresh }
         let record = try Self.read(text, of: move.target.address)
         guard record.source == description.identity else {
             throw MoveError(

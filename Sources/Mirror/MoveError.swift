@@ -45,8 +45,9 @@ package struct MoveError: Error, Sendable {
     package init(_ obstacles: [Obstacle], at stage: Stage) {
         let kinds = obstacles.map(\.kind)
         let kind: Kind =
-            if kinds.contains(.forbidden) { .forbidden } else if stage == .source, kinds.contains(.busy) { .resumable } else
-        { .noTarget }
+            if kinds.contains(.forbidden) { .forbidden } else if stage == .source, kinds.contains(.busy) {
+                .resumable
+            } else { .noTarget }
         self.init(kind, obstacles.flatMap { [$0.fact, "  " + $0.remedy] })
     }
 }

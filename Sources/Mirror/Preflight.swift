@@ -44,26 +44,20 @@ package struct Preflight: Sendable {
         plan.seconds = try await staged(.source) { () throws(VolumeError) in try await estimate(plan.dirtyBytes) }
         let source = try await sourceObstacles()
         let target = try await staged(.target) { () throws(VolumeError) in
-            try await move.target.obstacles(to: carried(description), room: ByteCount(plan.dirtyBytes))
+            try await move.target.obstacles(to: move.carried(description), room: ByteCount(plan.dirtyBytes))
         }
         plan.blockers = (source + target).map { Plan.Blocker(fact: $0.fact, remedy: $0.remedy) }
         let refusal =
-            if !source.isEmpty { MoveError(source, at: .source) } else if !target.isEmpty { MoveError(target, at: .target) }
-            else { nil as MoveError? }
+            if !source.isEmpty { MoveError(source, at: .source) } else if !target.isEmpty {
+                MoveError(target, at: .target)
+            } else { nil as MoveError? }
         return (plan, refusal)
-    }
-
-    private func carried(_ description: VolumeDescription) -> VolumeDescription {
-        guard move.options.snapshots == .none else { return description }
-        var description = description
-        description.snapshots = []
-        return description
     }
 
     /// Throws if anything stands against beginning the move.
     func refuseObstacles(to description: VolumeDescription) async throws(MoveError) {
         try await refuseSourceObstacles()
-        let target = try await targetObstacles(to: carried(description))
+        let target = try await targetObstacles(to: move.carried(description))
         guard target.isEmpty else { throw MoveError(target, at: .target) }
     }
 
@@ -91,10 +85,11 @@ package struct Preflight: Sendable {
     private func steps(of description: VolumeDescription) async throws(VolumeError) -> [Plan.StepPlan] {
         var steps: [Plan.StepPlan] = []
         var base: Snapshot?
-        let snapshots = carried(description).snapshots
+        let snapshots = move.carried(description).snapshots
         for revision in snapshots.map(Revision.snapshot) + [.head] {
             let name = revision.snapshot?.name
-            move.progress.begin(name.map { "counting what is allocated: snapshot \($0)" } ?? "counting what is allocated: head")
+            move.progress.begin(
+                name.map { "counting what is allocated: snapshot \($0)" } ?? "counting what is allocated: head")
             let from = base
             let step = try await move.source.withReader(at: revision) { reader throws(VolumeError) in
                 var total = ByteCount.zero

@@ -34,16 +34,19 @@ package struct Verification: Sendable {
         let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe() }
         let (names, others) = (ours.snapshots.map(\.name), theirs.snapshots.map(\.name))
         var found: [Difference] = []
-        for name in names where !others.contains(name) {
+        // By their bytes: two spellings that Swift's strings hold equal are two names to a volume.
+        func key(_ name: String) -> [UInt8] { Array(name.utf8) }
+        let (ourKeys, theirKeys) = (Set(names.map(key)), Set(others.map(key)))
+        for name in names where !theirKeys.contains(key(name)) {
             found.append(Difference(snapshot: name, description: "snapshot \(name): missing at \(target.address)"))
         }
-        for name in others where !names.contains(name) {
+        for name in others where !ourKeys.contains(key(name)) {
             found.append(Difference(snapshot: name, description: "snapshot \(name): missing at \(source.address)"))
         }
-        if found.isEmpty, names != others {
+        if found.isEmpty, names.map(key) != others.map(key) {
             found.append(Difference(description: "snapshots: not in the same order"))
         }
-        return found + (try await run(names.filter(others.contains), head: .head))
+        return found + (try await run(names.filter { theirKeys.contains(key($0)) }, head: .head))
     }
 
     /// Certain snapshots by their names, and the source's `head` with the target's.
@@ -52,7 +55,8 @@ package struct Verification: Sendable {
         let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe().snapshots }
         var found: [Difference] = []
         for name in snapshots {
-            guard let our = ours.first(where: { $0.name == name }), let their = theirs.first(where: { $0.name == name })
+            guard let our = ours.first(where: { $0.isNamed(name) }),
+                let their = theirs.first(where: { $0.isNamed(name) })
             else { continue }
             if our.isProtected != their.isProtected {
                 found.append(
@@ -143,7 +147,8 @@ package struct Verification: Sendable {
         in comparison: any Comparison, _ snapshot: String?, _ title: String
     ) async throws(VolumeError) -> (difference: Difference?, wasStopped: Bool) {
         let map = DirtyMap(
-            size: comparison.space, granularity: Granularity(min(comparison.pieceSize, Granularity.standard.size)) ?? .standard)
+            size: comparison.space,
+            granularity: Granularity(min(comparison.pieceSize, Granularity.standard.size)) ?? .standard)
         try await comparison.findExtents { map.mark($0) }
         progress.expect(map.dirtyBytes)
         let pieces = Pieces(map, size: comparison.pieceSize, from: .zero, bandwidth: nil, stop: stop)

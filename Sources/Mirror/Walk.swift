@@ -21,45 +21,70 @@ final class Walk: Sendable {
         try await move.target.save(record: record.text())
     }
 
-    func run(along description: VolumeDescription, _ report: inout Report) async throws(MoveError) {
+    /// Takes every step there is, and those that come up meanwhile.
+    ///
+    /// - Returns: The source as it was when nothing was left to do.
+    func run(_ report: inout Report) async throws(MoveError) -> VolumeDescription {
         var frozen = try await staged(.underWay) { () throws(VolumeError) in try await freeze() }
-        let kept = try await staged(.underWay) { () throws(VolumeError) in try await move.target.kept().map(\.name) }
-        report.snapshotsFoundFinished = kept.count
         let route = try await staged(.underWay) { () throws(VolumeError) in
             if let shorter = try await move.target.route(from: move.source) { return shorter }
             return StreamRoute(
                 source: move.source, target: move.target, granularity: move.options.granularity) as any Route
         }
         report.route = route is StreamRoute ? .stream : .objects
-
-        var steps = try steps(along: description, frozen, kept)
-        var number = kept.count
+        var isFirst = true
         while true {
-            for step in steps {
-                number += 1
-                try await take(step, along: route, title: title(of: step, number, description), &report)
+            // Anew each time: a snapshot that the user takes meanwhile is one more step.
+            let (description, kept) = try await staged(.underWay) { () throws(VolumeError) in
+                (move.carried(try await move.source.describe()), try await move.target.kept().map(\.name))
             }
-            // Everything that the source held when it was frozen is on the target now.
-            let last = frozen.last
+            if isFirst { report.snapshotsFoundFinished = kept.count }
+            guard !frozen.isEmpty else {
+                try await take(
+                    Step(base: nil, goal: .head, size: description.size), along: route, title: "head", &report)
+                try await refuseIfChanged()
+                return description
+            }
+            let lineage = try lineage(along: description, frozen, kept)
+            for (index, step) in lineage.steps.enumerated() {
+                let title = title(of: step, kept.count + index + 1, description)
+                try await take(step, along: route, title: title, &report)
+            }
+            let arrived = lineage.steps.last?.goal.snapshot ?? lineage.arrived
             let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
-                try await move.source.isUnchanged(since: last)
+                try await move.source.isUnchanged(since: arrived)
             }
-            if isUnchanged { return }
+            isFirst = false
+            if isUnchanged {
+                if try await hasNewSnapshots(since: description) { continue }
+                return description
+            }
             // A writer came meanwhile. If it has gone again, what it wrote is one more step.
             try await Preflight(move).refuseSourceObstacles()
-            guard let last else {
-                throw MoveError(
-                    .noTarget, ["\(move.source.address) was changed while it was being moved"],
-                    advice: "Remove what was made ('godwit abort \(move.target.address)'), and move it while nobody writes.")
-            }
             let name = Self.transientName()
-            frozen = try await staged(.underWay) { () throws(VolumeError) in
+            let newest = try await staged(.underWay) { () throws(VolumeError) in
                 try await note { $0.transients.append(name) }
-                guard let snapshot = try await move.source.freeze(as: name) else { return [last] }
-                return [last, snapshot]
+                return try await move.source.freeze(as: name)
             }
-            steps = frozen.last.map { [Step(base: last, goal: .snapshot($0), size: $0.size)] } ?? []
+            if let newest { frozen.append(newest) }
         }
+    }
+
+    private func hasNewSnapshots(since description: VolumeDescription) async throws(MoveError) -> Bool {
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await move.carried(move.source.describe()).snapshots != description.snapshots
+        }
+    }
+
+    /// A source that can't hold a state must have stayed as it was by itself.
+    private func refuseIfChanged() async throws(MoveError) {
+        let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
+            try await move.source.isUnchanged(since: nil)
+        }
+        guard !isUnchanged else { return }
+        throw MoveError(
+            .noTarget, ["\(move.source.address) was changed while it was being moved"],
+            advice: "Remove what was made ('godwit abort \(move.target.address)'), and move it while nobody writes.")
     }
 
     /// The states that the source holds for this move, oldest first; the newest is the head.
@@ -90,26 +115,28 @@ final class Walk: Sendable {
         Snapshot.transientPrefix + String(UInt64.random(in: .min ... .max), radix: 16)
     }
 
-    private func steps(
+    private func lineage(
         along description: VolumeDescription, _ frozen: [Snapshot], _ kept: [String]
-    ) throws(MoveError) -> [Step] {
-        guard !frozen.isEmpty else { return [Step(base: nil, goal: .head, size: description.size)] }
+    ) throws(MoveError) -> Lineage {
         let record = record
         do throws(Lineage.Broken) {
             return try Lineage(
                 carried: description.snapshots, frozen: frozen, kept: kept, arrived: record.arrived,
-                goal: record.isUnderWay ? record.goal : nil
-            ).steps
+                goal: record.isUnderWay ? record.goal : nil)
         } catch {
             let what =
                 switch error {
-                case .stateGone: "the snapshot that the target was brought to is no more at \(move.source.address)"
-                case .unknownSnapshot(let name): "snapshot \(name) was removed from \(move.source.address) since"
+                case .stateGone: "the snapshot that it was brought to is no more at \(move.source.address)"
+                case .keptGone(let name): "snapshot \(name) was removed from \(move.source.address), or made anew"
                 }
-            throw MoveError(
-                .noTarget, ["\(move.target.address) can't be gone on with: \(what)"],
-                advice: "Begin anew after 'godwit abort \(move.target.address)'.")
+            throw cantGoOn(what)
         }
+    }
+
+    private func cantGoOn(_ why: String) -> MoveError {
+        MoveError(
+            .noTarget, ["\(move.target.address) can't be gone on with: \(why)"],
+            advice: "Begin anew after 'godwit abort \(move.target.address)'.")
     }
 
     private func title(of step: Step, _ number: Int, _ description: VolumeDescription) -> String {
@@ -125,7 +152,8 @@ final class Walk: Sendable {
         let goal = step.goal.snapshot?.id
         let isRepeated = record.isUnderWay && record.goal == goal
         let start = isRepeated ? ByteOffset(record.settledBytes) : .zero
-        let mover = try await staged(.underWay) { () throws(VolumeError) in
+        let mover: any StepMover
+        do throws(VolumeError) {
             if !isRepeated {
                 try await note {
                     $0.isUnderWay = true
@@ -135,7 +163,9 @@ final class Walk: Sendable {
                 }
             }
             try await move.target.resize(to: step.size)
-            return try await route.begin(step, isRepeated: isRepeated)
+            mover = try await route.begin(step, isRepeated: isRepeated)
+        } catch {
+            throw await explained(error, step)
         }
         let outcome: Round.Outcome
         do throws(VolumeError) {
@@ -149,7 +179,7 @@ final class Walk: Sendable {
             if outcome == .finished { try await mover.finish() }
         } catch {
             await mover.close()
-            throw MoveError(error, at: .underWay)
+            throw await explained(error, step)
         }
         await mover.close()
         let moved = move.progress.current.moved
@@ -170,5 +200,13 @@ final class Walk: Sendable {
                 $0.settledBytes = 0
             }
         }
+    }
+
+    /// What a failure of a step means: a snapshot that was removed under it can't be gone on with.
+    private func explained(_ error: VolumeError, _ step: Step) async -> MoveError {
+        guard let goal = step.goal.snapshot, let present = try? await move.source.describe().snapshots,
+            !goal.isTransient, !present.contains(where: { $0.id == goal.id })
+        else { return MoveError(error, at: .underWay) }
+        return cantGoOn("snapshot \(goal.name) was removed from \(move.source.address) meanwhile")
     }
 }

@@ -20,7 +20,9 @@ package import Volumes
 
     private init(handle: rados_t) throws(VolumeError) {
         unsafe self.handle = unsafe handle
-        fsid = unsafe try text("rados_cluster_fsid", limit: 37) { buffer, size in unsafe rados_cluster_fsid(handle, buffer, size) }
+        fsid = unsafe try text("rados_cluster_fsid", limit: 37) { buffer, size in
+            unsafe rados_cluster_fsid(handle, buffer, size)
+        }
         var addresses: UnsafeMutablePointer<CChar>?
         let code = unsafe rados_getaddrs(handle, &addresses)
         clientAddresses = unsafe code == 0 ? addresses.map { unsafe String(cString: $0) } ?? "" : ""
@@ -55,10 +57,13 @@ package import Volumes
         var created: rados_t?
         let name = "client." + (access.user ?? "admin")
         try check(unsafe rados_create2(&created, "ceph", name, 0), "rados_create2", on: name)
-        guard let handle = unsafe created else { throw VolumeError(.failed, "rados_create2", on: name, reason: "no handle") }
+        guard let handle = unsafe created else {
+            throw VolumeError(.failed, "rados_create2", on: name, reason: "no handle")
+        }
         do throws(VolumeError) {
             unsafe try configure(handle, access)
-            let where_ = access.configuration ?? ProcessInfo.processInfo.environment["CEPH_CONF"] ?? "/etc/ceph/ceph.conf"
+            let where_ =
+                access.configuration ?? ProcessInfo.processInfo.environment["CEPH_CONF"] ?? "/etc/ceph/ceph.conf"
             let code = unsafe rados_connect(handle)
             guard code >= 0 else { throw connectError(code, name: name, configuration: where_) }
             return unsafe try Cluster(handle: handle)
@@ -72,12 +77,16 @@ package import Volumes
         let cause = VolumeError(ceph: code, "rados_connect", on: "cluster of \(configuration) as \(name)")
         let advice =
             switch cause.kind {
-            case .missing: "No keyring for \(name), or no monitor's address, in \(configuration): name them with :conf=, :id= and :keyring=."
-            case .forbidden: "The monitors refuse \(name): is its key in the keyring the one that 'ceph auth get \(name)' shows?"
-            default: "No monitor answered within \(connectLimit.components.seconds) s: is the cluster up, and its address in \(configuration) right?"
+            case .missing:
+                "No keyring for \(name), or no monitor's address, in \(configuration): name them with :conf=, :id= and :keyring=."
+            case .forbidden:
+                "The monitors refuse \(name): is its key in the keyring the one that 'ceph auth get \(name)' shows?"
+            default:
+                "No monitor answered within \(connectLimit.components.seconds) s: is the cluster up, and its address in \(configuration) right?"
             }
         return VolumeError(
-            cause.kind == .forbidden ? .forbidden : .unreachable, cause.operation, on: cause.object, reason: cause.reason,
+            cause.kind == .forbidden ? .forbidden : .unreachable, cause.operation, on: cause.object,
+            reason: cause.reason,
             advice: advice)
     }
 
@@ -88,7 +97,8 @@ package import Volumes
             throw VolumeError(
                 read == -2 ? .unreachable : .failed, "rados_conf_read_file",
                 on: access.configuration ?? ProcessInfo.processInfo.environment["CEPH_CONF"] ?? "/etc/ceph/ceph.conf",
-                reason: VolumeError(ceph: read, "", on: "").reason, advice: "Name the cluster's ceph.conf with :conf=PATH or CEPH_CONF.")
+                reason: VolumeError(ceph: read, "", on: "").reason,
+                advice: "Name the cluster's ceph.conf with :conf=PATH or CEPH_CONF.")
         }
         try check(unsafe rados_conf_parse_env(handle, "CEPH_ARGS"), "rados_conf_parse_env", on: "CEPH_ARGS")
         if let keyring = access.keyring { unsafe try set(handle, "keyring", keyring) }
@@ -112,7 +122,9 @@ package import Volumes
     private static func setUnlessSet(
         _ handle: rados_t, _ key: String, _ value: String, default standard: String
     ) throws(VolumeError) {
-        let present = unsafe try text("rados_conf_get", limit: 64) { buffer, size in unsafe rados_conf_get(handle, key, buffer, size) }
+        let present = unsafe try text("rados_conf_get", limit: 64) { buffer, size in
+            unsafe rados_conf_get(handle, key, buffer, size)
+        }
         // Numbers come back with decimals: "0.000000".
         guard Double(present) == Double(standard) else { return }
         unsafe try set(handle, key, value)
@@ -142,7 +154,9 @@ package import Volumes
                 // "v2:127.0.0.1:0/1234" and "127.0.0.1:0/1234" are both understood without the prefix.
                 let plain = address.split(separator: ":", maxSplits: 1).last.map(String.init) ?? String(address)
                 let bare = address.hasPrefix("v1:") || address.hasPrefix("v2:") ? plain : String(address)
-                let code = unsafe bare.withCString { unsafe rados_blocklist_add(self.handle, UnsafeMutablePointer(mutating: $0), 3600) }
+                let code = unsafe bare.withCString {
+                    unsafe rados_blocklist_add(self.handle, UnsafeMutablePointer(mutating: $0), 3600)
+                }
                 try check(code, "rados_blocklist_add", on: bare)
             }
             try check(unsafe rados_wait_for_latest_osdmap(self.handle), "rados_wait_for_latest_osdmap", on: self.fsid)

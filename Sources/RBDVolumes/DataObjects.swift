@@ -98,7 +98,9 @@ final class DataObjects: Sendable {
     /// Changes an object in one step.
     /// - Returns: False if there was nothing to remove.
     @discardableResult
-    func apply(_ change: borrowing ObjectChange, to number: Int, under context: SnapshotContext) async throws(VolumeError) -> Bool {
+    func apply(_ change: borrowing ObjectChange, to number: Int, under context: SnapshotContext)
+        async throws(VolumeError) -> Bool
+    {
         guard let write = unsafe cceph_write_new() else { throw error(-12, "write", number) }
         defer { unsafe cceph_write_free(write) }
         unsafe change.compose(into: write)
@@ -161,7 +163,8 @@ struct SnapshotContext: Sendable, Equatable {
             if let size { unsafe cceph_write_truncate(write, size.bytes) }
             for extent in zeros.extents { unsafe cceph_write_zero(write, extent.offset.bytes, extent.length.bytes) }
             for segment in data {
-                unsafe cceph_write_data(write, segment.extent.offset.bytes, segment.bytes, Int(segment.extent.length.bytes))
+                unsafe cceph_write_data(
+                    write, segment.extent.offset.bytes, segment.bytes, Int(segment.extent.length.bytes))
             }
         case .removal: unsafe cceph_write_remove(write)
         case .copy(let name, let pool): unsafe cceph_write_copy(write, name, pool.handle)

@@ -225,7 +225,7 @@ extension Image {
     func removeMetadata(_ key: String) async throws(VolumeError) {
         do throws(VolumeError) {
             unsafe try await call("rbd_metadata_remove") { unsafe rbd_metadata_remove($0, key) }
-        } catch where error.kind == .missing {
+        } catch  where error.kind == .missing {
         }
     }
 }
@@ -249,7 +249,7 @@ extension Image {
             }
             guard code >= 0 else { throw VolumeError(ceph: code, "rbd_snap_list", on: self.title) }
             var listed: [ListedSnapshot] = []
-            for unsafe info in unsafe infos.prefix(Int(code)) {
+            for unsafeinfo in unsafe infos.prefix(Int(code)) {
                 guard let name = unsafe info.name.map({ unsafe String(cString: $0) }) else { continue }
                 var kind = RBD_SNAP_NAMESPACE_TYPE_USER
                 unsafe _ = rbd_snap_get_namespace_type(self.handle, info.id, &kind)

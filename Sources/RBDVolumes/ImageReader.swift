@@ -53,7 +53,7 @@ final class ImageReader: VolumeReader {
             let range = Extent(offset: .zero, length: zeroBlock)
             _ = try await blocking { () throws(VolumeError) in try objects.allocated(of: number, in: range) }
             return true
-        } catch where error.kind == .unsupported {
+        } catch  where error.kind == .unsupported {
             return false
         }
     }
@@ -135,7 +135,8 @@ final class ImageReader: VolumeReader {
         dirty = dirty.union(
             ExtentSet([
                 Extent(
-                    from: ByteOffset(min(overlap, olderOverlap).bytes), to: ByteOffset(max(overlap, olderOverlap).bytes))
+                    from: ByteOffset(min(overlap, olderOverlap).bytes), to: ByteOffset(max(overlap, olderOverlap).bytes)
+                )
             ]))
         return dirty.intersection(range)
     }

@@ -29,7 +29,8 @@ package struct LayoutWishes: Sendable, Equatable {
         if let objectSize { layout.objectSize = objectSize }
         if let stripeCount { layout.stripeCount = stripeCount }
         // A stripe unit that was the whole object stays so.
-        layout.stripeUnit = stripeUnit ?? (wasPlain || layout.stripeUnit > layout.objectSize ? layout.objectSize : layout.stripeUnit)
+        layout.stripeUnit =
+            stripeUnit ?? (wasPlain || layout.stripeUnit > layout.objectSize ? layout.objectSize : layout.stripeUnit)
         if let dataPool { layout.dataPool = dataPool }
         if let features { layout.features = features }
         layout.features.subtract(["operations", "migrating", "non-primary", "striping", "data-pool"])

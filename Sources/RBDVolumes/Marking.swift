@@ -20,6 +20,8 @@ struct Holder: Codable, Sendable, Equatable {
     /// Differs after each start of the host.
     let boot: String
     let process: Int32
+    /// In which the process has its number: containers of one host have their own (pid_namespaces(7)).
+    let namespace: String
     /// In clock ticks since the host's start (proc(5), field 22 of /proc/PID/stat): process numbers are used again.
     let started: UInt64
     /// How the OSDs know its client.
@@ -28,7 +30,8 @@ struct Holder: Codable, Sendable, Equatable {
     static func own(client: String) -> Holder {
         let process = getpid()
         return Holder(
-            host: ProcessInfo.processInfo.hostName, boot: bootID(), process: process, started: startTime(of: process) ?? 0,
+            host: ProcessInfo.processInfo.hostName, boot: bootID(), process: process, namespace: pidNamespace(),
+            started: startTime(of: process) ?? 0,
             client: client)
     }
 
@@ -36,13 +39,18 @@ struct Holder: Codable, Sendable, Equatable {
 
     /// Whether that process lives, as far as this host can tell.
     var life: Life {
-        guard boot == Self.bootID() else { return .unknown }
+        guard boot == Self.bootID(), namespace == Self.pidNamespace() else { return .unknown }
         return Self.startTime(of: process) == started ? .alive : .dead
     }
 
     private static func bootID() -> String {
         let path = "/proc/sys/kernel/random/boot_id"
-        return (try? String(contentsOfFile: path, encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines) ?? ""
+        return (try? String(contentsOfFile: path, encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines)
+            ?? ""
+    }
+
+    private static func pidNamespace() -> String {
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/pid")) ?? ""
     }
 
     private static func startTime(of process: Int32) -> UInt64? {

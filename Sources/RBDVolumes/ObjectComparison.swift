@@ -41,7 +41,9 @@ final class ObjectComparison: Comparison {
                     from: ByteOffset(UInt64(numbers.lowerBound) * pieceSize.bytes),
                     to: ByteOffset(min(UInt64(numbers.upperBound) * pieceSize.bytes, space.bytes))))
         }
-        guard let left = sides[0].map, let right = sides[1].map else { return hand(0..<max(sides[0].count, sides[1].count)) }
+        guard let left = sides[0].map, let right = sides[1].map else {
+            return hand(0..<max(sides[0].count, sides[1].count))
+        }
         left.existingRuns(with: right, hand)
     }
 

@@ -49,11 +49,13 @@ package struct ObjectMap: Sendable, Equatable {
         var map = ObjectMap(count: count)
         let shared = min(bits.count, map.bits.count)
         map.bits.replaceSubrange(0..<shared, with: bits[0..<shared])
-        // The last byte may hold bits of objects that are no more.
-        for object in count..<max(count, map.bits.count * 4) {
-            map.bits[object / 4] &= ~(3 << Self.shift(object))
-        }
+        map.clearPadding()
         return map
+    }
+
+    /// The last byte may hold bits of objects that are no more.
+    private mutating func clearPadding() {
+        for object in count..<max(count, bits.count * 4) { bits[object / 4] &= ~(3 << Self.shift(object)) }
     }
 
     /// Runs of objects that may exist here or in `other`, in order.
@@ -62,7 +64,8 @@ package struct ObjectMap: Sendable, Equatable {
         var start: Int?
         var object = 0
         while object < total {
-            let byte = (object / 4 < bits.count ? bits[object / 4] : 0)
+            let byte =
+                (object / 4 < bits.count ? bits[object / 4] : 0)
                 | (other.map { object / 4 < $0.bits.count ? $0.bits[object / 4] : 0 } ?? 0)
             // Most maps are mostly empty: four absent objects at once.
             if byte == 0, object % 4 == 0 {
@@ -95,14 +98,18 @@ extension ObjectMap {
         var reader = LittleEndianReader(bytes)
         guard let headerLength = reader.uint32(), let header = reader.bytes(Int(headerLength)) else { return nil }
         var inner = LittleEndianReader(header)
-        guard inner.uint8() == 1, inner.uint8() == 1, inner.uint32() == 8, let count = inner.uint64(), count <= Self.most
+        guard inner.uint8() == 1, inner.uint8() == 1, inner.uint32() == 8, let count = inner.uint64(),
+            count <= Self.most
         else { return nil }
+        // Before memory is taken for as many: they must be there.
+        guard reader.remaining >= (Int(count) + 3) / 4 else { return nil }
         self.init(count: Int(count))
         guard let bits = reader.bytes(bits.count), let footerLength = reader.uint32(),
             let footer = reader.bytes(Int(footerLength))
         else { return nil }
         self.bits = bits
         guard footer == self.footer(header: header) else { return nil }
+        clearPadding()
     }
 
     package func encoded() -> [UInt8] {
@@ -139,6 +146,8 @@ private struct LittleEndianReader {
     private var rest: ArraySlice<UInt8>
 
     init(_ bytes: [UInt8]) { rest = bytes[...] }
+
+    var remaining: Int { rest.count }
 
     mutating func bytes(_ count: Int) -> [UInt8]? {
         guard count >= 0, count <= rest.count else { return nil }

@@ -24,7 +24,8 @@ extension RBDTarget {
         for snapshot in source.snapshots where snapshot.isProtected && !layout.features.contains("layering") {
             found.append(
                 Obstacle(
-                    .unsupported, "snapshot \(snapshot.name) is protected, which the target can't do without 'layering'",
+                    .unsupported,
+                    "snapshot \(snapshot.name) is protected, which the target can't do without 'layering'",
                     remedy: "Add --image-feature layering."))
             break
         }
@@ -33,7 +34,8 @@ extension RBDTarget {
         {
             found.append(
                 Obstacle(
-                    .unsupported, "a stripe unit of \(layout.stripeUnit.bytes) bytes doesn't divide objects of "
+                    .unsupported,
+                    "a stripe unit of \(layout.stripeUnit.bytes) bytes doesn't divide objects of "
                         + "\(layout.objectSize.bytes)", remedy: "Give --stripe-unit and --object-size that fit."))
         }
         return found
@@ -57,7 +59,7 @@ extension RBDTarget {
         if let name = layout.dataPool {
             do throws(VolumeError) {
                 data = try Pool(cluster, name: name, namespace: pool.namespace)
-            } catch where error.kind == .missing {
+            } catch  where error.kind == .missing {
                 found.append(
                     Obstacle(
                         .missing, "the target's cluster has no pool \(name) for the data",
@@ -131,7 +133,8 @@ extension Cluster {
                 return unsafe lines.withUnsafeMutableBufferPointer { buffer in
                     unsafe buffer.withMemoryRebound(to: UnsafePointer<CChar>?.self) {
                         unsafe rados_mon_command(
-                            self.handle, UnsafeMutableRawPointer($0.baseAddress!).assumingMemoryBound(
+                            self.handle,
+                            UnsafeMutableRawPointer($0.baseAddress!).assumingMemoryBound(
                                 to: UnsafePointer<CChar>?.self), 1, nil, 0, &output, &length, nil, nil)
                     }
                 }

@@ -91,11 +91,13 @@ package final class RBDSource: SourceVolume {
     package func freeze(as snapshotName: String) async throws(VolumeError) -> Snapshot? {
         try await withImage(for: .writing) { image throws(VolumeError) in
             func find() async throws(VolumeError) -> Snapshot? {
-                try await image.snapshots().first { $0.snapshot.name == snapshotName }?.snapshot
+                try await image.snapshots().first { $0.snapshot.isNamed(snapshotName) }?.snapshot
             }
             if let snapshot = try await find() { return snapshot }
             let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
-            unsafe try await image.call("rbd_snap_create2") { unsafe rbd_snap_create2($0, snapshotName, flags, nil, nil) }
+            unsafe try await image.call("rbd_snap_create2") {
+                unsafe rbd_snap_create2($0, snapshotName, flags, nil, nil)
+            }
             guard let snapshot = try await find() else {
                 throw VolumeError(.failed, "rbd_snap_create2", on: address, reason: "made a snapshot that isn't listed")
             }
@@ -126,7 +128,7 @@ extension Image {
     /// whoever was ended in between has left it there.
     fileprivate func isOrWas(_ listed: ListedSnapshot, named name: String) async throws(VolumeError) -> Bool {
         switch listed.kind {
-        case RBD_SNAP_NAMESPACE_TYPE_USER: return listed.snapshot.name == name
+        case RBD_SNAP_NAMESPACE_TYPE_USER: return listed.snapshot.isNamed(name)
         case RBD_SNAP_NAMESPACE_TYPE_TRASH:
             let id = listed.snapshot.id
             return try await blocking { () throws(VolumeError) in

@@ -38,7 +38,7 @@ package final class RBDTarget: TargetVolume {
 
     // MARK: What is there
 
-    private var unfinishedName: String { Marking.unfinished(name) }
+    var unfinishedName: String { Marking.unfinished(name) }
 
     package func state() async throws(VolumeError) -> TargetState {
         if let metadata = try await metadata(of: name) {
@@ -48,13 +48,14 @@ package final class RBDTarget: TargetVolume {
             // Without a record: the run that made it was ended before it could say what it was about to do.
             return .unfinished(record: metadata[Marking.record] ?? "")
         }
+        if try await hasUnfinishedName() { return .unfinished(record: "") }
         return .absent
     }
 
     private func metadata(of image: String) async throws(VolumeError) -> [String: String]? {
         do throws(VolumeError) {
             return try await withImage(image, for: .reading) { image throws(VolumeError) in try await image.metadata() }
-        } catch where error.kind == .missing {
+        } catch  where error.kind == .missing {
             return nil
         }
     }
@@ -178,12 +179,16 @@ package final class RBDTarget: TargetVolume {
     private func lock(_ image: Image) async throws(VolumeError) {
         if try await image.features().contains(.exclusiveLock) {
             if let owner = try await image.lockOwner() {
-                unsafe try await image.call("rbd_lock_break") { unsafe rbd_lock_break($0, RBD_LOCK_MODE_EXCLUSIVE, owner) }
+                unsafe try await image.call("rbd_lock_break") {
+                    unsafe rbd_lock_break($0, RBD_LOCK_MODE_EXCLUSIVE, owner)
+                }
             }
             unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
         } else {
             for locker in try await image.advisoryLockers() {
-                unsafe try await image.call("rbd_break_lock") { unsafe rbd_break_lock($0, locker.client, locker.cookie) }
+                unsafe try await image.call("rbd_break_lock") {
+                    unsafe rbd_break_lock($0, locker.client, locker.cookie)
+                }
             }
             unsafe try await image.call("rbd_lock_exclusive") { unsafe rbd_lock_exclusive($0, "godwit") }
         }
@@ -232,11 +237,11 @@ package final class RBDTarget: TargetVolume {
     package func keep(_ snapshot: Snapshot) async throws(VolumeError) {
         let image = try image()
         let name = snapshot.name
-        if try await !kept().contains(where: { $0.name == name }) {
+        if try await !kept().contains(where: { $0.isNamed(name) }) {
             let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
             unsafe try await image.call("rbd_snap_create2") { unsafe rbd_snap_create2($0, name, flags, nil, nil) }
         }
-        let isProtected = try await kept().first { $0.name == name }?.isProtected == true
+        let isProtected = try await kept().first { $0.isNamed(name) }?.isProtected == true
         if snapshot.isProtected, !isProtected {
             unsafe try await image.call("rbd_snap_protect") { unsafe rbd_snap_protect($0, name) }
         }
@@ -266,7 +271,8 @@ package final class RBDTarget: TargetVolume {
     // MARK: The shorter way
 
     /// What `ObjectRoute` writes to.
-    func objects() async throws(VolumeError) -> (objects: DataObjects, context: SnapshotContext, maps: ObjectMapStore?) {
+    func objects() async throws(VolumeError) -> (objects: DataObjects, context: SnapshotContext, maps: ObjectMapStore?)
+    {
         let image = try image()
         let objects = DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix())
         let context = SnapshotContext(try await image.snapshots().map(\.snapshot.id))
@@ -302,13 +308,11 @@ package final class RBDTarget: TargetVolume {
         // The holder's name stays until the move is over: it may die before that.
         owned.withLock { $0 = nil }
         await image.close()
-        try await blocking { () throws(VolumeError) in
-            let code = unsafe rbd_rename(self.pool.handle, self.unfinishedName, self.name)
-            try check(code, "rbd_rename", on: self.address)
-        }
+        try await settleName()
     }
 
     package func forget() async throws(VolumeError) {
+        try await settleName()
         try await withImage(name, for: .writing) { image throws(VolumeError) in
             try await image.removeMetadata(Marking.holder)
             try await image.removeMetadata(Marking.record)
@@ -316,7 +320,19 @@ package final class RBDTarget: TargetVolume {
     }
 
     package func discard() async throws(VolumeError) {
-        try await own()
+        do throws(VolumeError) {
+            try await own()
+            try await removeSnapshots()
+        } catch  where error.kind == .missing {
+            // It was being made, or removed, when a run was ended: only librbd's removal can deal with what is left.
+        }
+        await close()
+        try await blocking { () throws(VolumeError) in
+            try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
+        }
+    }
+
+    private func removeSnapshots() async throws(VolumeError) {
         let image = try image()
         for listed in try await image.snapshots().reversed() {
             let snapshot = listed.snapshot
@@ -327,10 +343,6 @@ package final class RBDTarget: TargetVolume {
                 ) { unsafe rbd_snap_unprotect($0, name) }
             }
             unsafe try await image.call("rbd_snap_remove_by_id") { unsafe rbd_snap_remove_by_id($0, snapshot.id) }
-        }
-        await close()
-        try await blocking { () throws(VolumeError) in
-            try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
         }
     }
 }

@@ -29,7 +29,9 @@ package struct Striping: Sendable, Equatable {
     /// Where an extent of an object stands in the image.
     package func imageExtents(of extent: Extent, in object: Int) -> [Extent] {
         if count == 1 {
-            return [Extent(offset: ByteOffset(UInt64(object) * objectSize + extent.offset.bytes), length: extent.length)]
+            return [
+                Extent(offset: ByteOffset(UInt64(object) * objectSize + extent.offset.bytes), length: extent.length)
+            ]
         }
         let (set, position) = UInt64(object).quotientAndRemainder(dividingBy: count)
         var found: [Extent] = []

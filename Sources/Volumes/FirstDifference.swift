@@ -1,7 +1,7 @@
 #if canImport(Glibc)
-internal import Glibc
+    internal import Glibc
 #else
-internal import Musl
+    internal import Musl
 #endif
 
 /// Reads `extent` on both sides.
@@ -14,10 +14,12 @@ package func firstDifferenceByReading(
         unsafe try await withIOBuffer(of: extent.length) { theirs throws(VolumeError) in
             unsafe try await left.read(into: ours, at: extent.offset)
             unsafe try await right.read(into: theirs, at: extent.offset)
-            guard let run = unsafe firstDifferingRun(UnsafeRawBufferPointer(ours), UnsafeRawBufferPointer(theirs)) else {
+            guard let run = unsafe firstDifferingRun(UnsafeRawBufferPointer(ours), UnsafeRawBufferPointer(theirs))
+            else {
                 return nil
             }
-            return Extent(offset: extent.offset + ByteCount(UInt64(run.lowerBound)), length: ByteCount(UInt64(run.count)))
+            return Extent(
+                offset: extent.offset + ByteCount(UInt64(run.lowerBound)), length: ByteCount(UInt64(run.count)))
         }
     }
 }

@@ -51,7 +51,8 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
             guard let body = contents.present else { throw self.missing("describe") }
             self.see(body)
             return VolumeDescription(
-                identity: "\(self.address):\(body.identity)", size: body.head.size,
+                identity: "\(self.address):\(body.identity)" + (contents.holdsSnapshots ? "" : ":\(body.writes)"),
+                size: body.head.size,
                 snapshots: body.kept.map(\.snapshot).filter { !$0.isTransient }, layout: body.layout,
                 metadata: body.metadata)
         }

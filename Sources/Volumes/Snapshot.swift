@@ -18,6 +18,15 @@ package struct Snapshot: Hashable, Sendable, Codable {
 
     package var size: ByteCount { ByteCount(sizeBytes) }
 
+    /// Whether it has that very name: two spellings that Swift's strings hold equal are two names to a volume.
+    package func isNamed(_ other: String) -> Bool { name.utf8.elementsEqual(other.utf8) }
+
+    package static func == (left: Snapshot, right: Snapshot) -> Bool {
+        left.id == right.id && left.isNamed(right.name) && left.sizeBytes == right.sizeBytes
+            && left.isProtected == right.isProtected
+    }
+    package func hash(into hasher: inout Hasher) { hasher.combine(id) }
+
     /// Snapshots that a move made for itself and will remove: never carried, never shown as the user's.
     package static let transientPrefix = "godwit."
     package var isTransient: Bool { name.hasPrefix(Self.transientPrefix) }

@@ -112,7 +112,7 @@ package protocol TargetVolume: Volume {
     func commit(as source: VolumeDescription) async throws(VolumeError)
     /// Drops the record: the move is over.
     func forget() async throws(VolumeError)
-    /// Removes an unfinished target and all that belongs to it.
+    /// Removes an unfinished target and all that belongs to it, even one that was only half made or removed.
     func discard() async throws(VolumeError)
     /// Lets go of it as it is, for the next run to take up.
     func close() async

@@ -21,7 +21,8 @@ package enum VolumeAddress: Hashable, Sendable {
             guard !path.isEmpty, !path.utf8.contains(0) else {
                 throw ParseError(description: "'\(text)' names no volume; write rbd:POOL/IMAGE or a file's path")
             }
-            if let scheme = path.firstMatch(of: /^(nbd|nbds|nbd\+unix|http|https|ssh|iscsi):/), !text.hasPrefix("file:") {
+            if let scheme = path.firstMatch(of: /^(nbd|nbds|nbd\+unix|http|https|ssh|iscsi):/), !text.hasPrefix("file:")
+            {
                 throw ParseError(
                     description: "'\(text)': volumes of the kind '\(scheme.1)' are not served; "
                         + "write rbd:POOL/IMAGE or a file's path (file:\(path), if it is one)")
@@ -46,8 +47,12 @@ package struct RBDAddress: Hashable, Sendable {
     package var keyring: String?
 
     package init(_ text: String) throws(VolumeAddress.ParseError) {
+        // Without the options: one may be a secret that doesn't belong there.
+        let shown = "rbd:" + Self.split(text.dropFirst("rbd:".count), at: ":")[0]
         func refuse(_ why: String) -> VolumeAddress.ParseError {
-            .init(description: "'\(text)': \(why); write rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH]")
+            .init(
+                description: "'\(shown)': \(why); write rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH]"
+            )
         }
         // An image's name may hold anything but the separators, which can be escaped.
         let fields = Self.split(text.dropFirst("rbd:".count), at: ":")
@@ -83,41 +88,50 @@ package struct RBDAddress: Hashable, Sendable {
 
     /// The whole address, as it can be written again.
     package var text: String {
-        func escaped(_ name: String) -> String {
-            String(name.flatMap { ":/@\\".contains($0) ? ["\\", $0] : [$0] })
-        }
-        var text = "rbd:" + ([pool, namespace, image].filter { !$0.isEmpty }.map(escaped)).joined(separator: "/")
-        if let snapshot { text += "@" + escaped(snapshot) }
+        var text = "rbd:" + ([pool, namespace, image].filter { !$0.isEmpty }.map(Self.escaped)).joined(separator: "/")
+        if let snapshot { text += "@" + Self.escaped(snapshot) }
         let options = [("conf", configuration), ("id", user), ("keyring", keyring)]
-        for case (let key, let value?) in options { text += ":\(key)=\(escaped(value))" }
+        for case (let key, let value?) in options { text += ":\(key)=\(Self.escaped(value))" }
         return text
     }
 
-    private static func split(_ text: Substring, at separator: Character) -> [String] {
+    // All of these go by Unicode scalars: a name may begin with a combining mark, which would make one Character of
+    // itself and the separator before it.
+
+    private static func split(_ text: Substring, at separator: Unicode.Scalar) -> [String] {
         var fields = [""]
         var isEscaped = false
-        for character in text {
-            if character == separator, !isEscaped {
+        for scalar in text.unicodeScalars {
+            if scalar == separator, !isEscaped {
                 fields.append("")
             } else {
-                fields[fields.count - 1].append(character)
+                fields[fields.count - 1].unicodeScalars.append(scalar)
             }
-            isEscaped = character == "\\" && !isEscaped
+            isEscaped = scalar == "\\" && !isEscaped
         }
         return fields
     }
 
     private static func unescaped(_ text: String) -> String {
-        var plain = ""
+        var plain = String.UnicodeScalarView()
         var isEscaped = false
-        for character in text {
-            if character == "\\", !isEscaped {
+        for scalar in text.unicodeScalars {
+            if scalar == "\\", !isEscaped {
                 isEscaped = true
             } else {
-                plain.append(character)
+                plain.append(scalar)
                 isEscaped = false
             }
         }
-        return plain
+        return String(plain)
+    }
+
+    private static func escaped(_ name: String) -> String {
+        var text = String.UnicodeScalarView()
+        for scalar in name.unicodeScalars {
+            if ":/@\\".unicodeScalars.contains(scalar) { text.append("\\") }
+            text.append(scalar)
+        }
+        return String(text)
     }
 }

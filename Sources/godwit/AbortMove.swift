@@ -11,7 +11,8 @@ struct AbortMove: AsyncParsableCommand {
     @Argument(help: "The target of the move.") var target: String
     @Option(
         help: ArgumentHelp(
-            "The move's source, where it can't be reached under the address that the record has.", valueName: "address"))
+            "The move's source, where it can't be reached under the address that the record has.", valueName: "address")
+    )
     var source: String?
 
     func validate() throws {

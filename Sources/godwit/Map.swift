@@ -92,7 +92,8 @@ private struct MapLines {
             let number = type == "data" ? 0 : 3
             if isJSON {
                 text += isFirst ? "[\n" : ",\n"
-                text += "{ \"offset\": \(extent.offset.bytes), \"length\": \(extent.length.bytes), "
+                text +=
+                    "{ \"offset\": \(extent.offset.bytes), \"length\": \(extent.length.bytes), "
                     + "\"type\": \(number), \"description\": \"\(type)\" }"
             } else {
                 text += "\(padded(extent.offset.bytes)) \(padded(extent.length.bytes)) \(number) \(type)\n"

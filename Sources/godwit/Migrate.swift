@@ -61,7 +61,9 @@ struct Migrate: AsyncParsableCommand {
             let display = ProgressDisplay(progress, style: self.progress)
             let (text, refusal) = try await display.during { () async throws(MoveError) -> (String, MoveError?) in
                 progress.begin("connecting")
-                let source = try await staged(.source) { () throws(VolumeError) in try await Opening.source(from.address) }
+                let source = try await staged(.source) { () throws(VolumeError) in
+                    try await Opening.source(from.address)
+                }
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(to.address, wishes: wishes) { progress.notice($0) }
                 }

@@ -56,7 +56,7 @@ extension Volume {
     func revision(named name: String?) async throws(VolumeError) -> Revision {
         guard let name else { return .head }
         let snapshots = try await describe().snapshots
-        guard let snapshot = snapshots.first(where: { $0.name == name }) else {
+        guard let snapshot = snapshots.first(where: { $0.isNamed(name) }) else {
             throw VolumeError(
                 .missing, "open", on: "\(address)@\(name)", reason: "no such snapshot",
                 advice: snapshots.isEmpty

@@ -64,7 +64,9 @@ struct ProgressDisplay {
             let line = text(of: view, after: (ContinuousClock.now - shown.since).seconds)
             if style == .bar {
                 emit("\r\(fitted(line))\u{1b}[K", to: STDERR_FILENO)
-            } else if ContinuousClock.now - lastLine >= Self.lineInterval || (view.notice != nil && view.notice != notice) {
+            } else if ContinuousClock.now - lastLine >= Self.lineInterval
+                || (view.notice != nil && view.notice != notice)
+            {
                 if notice == nil || view.notice == nil || ContinuousClock.now - lastLine >= Self.lineInterval {
                     tell(line)
                     lastLine = .now

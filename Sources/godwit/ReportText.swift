@@ -14,9 +14,13 @@ extension Report {
     var json: String { encoded(self) + "\n" }
 
     var text: String {
-        if outcome == .tidied { return "\(source) had been moved to \(target) already; what the move had left is tidied up\n" }
+        if outcome == .tidied {
+            return "\(source) had been moved to \(target) already; what the move had left is tidied up\n"
+        }
         var lines = ["moved \(source) to \(target) in \(seconds.timeText)"]
-        if resumed { lines.append("  went on from an earlier run; snapshots it had finished: \(snapshotsFoundFinished)") }
+        if resumed {
+            lines.append("  went on from an earlier run; snapshots it had finished: \(snapshotsFoundFinished)")
+        }
         let width = max(4, steps.map { ($0.snapshot ?? "head").count }.max() ?? 0)
         for step in steps {
             let name = (step.snapshot ?? "head").padding(toLength: width, withPad: " ", startingAt: 0)
@@ -44,7 +48,8 @@ extension Preflight.Plan {
         for step in steps {
             let name = (step.snapshot ?? "head").padding(toLength: width, withPad: " ", startingAt: 0)
             lines.append(
-                "  \(name)  \(ByteCount(step.dirtyBytes).text) of \(ByteCount(step.sizeBytes).text), by \(step.means.rawValue)")
+                "  \(name)  \(ByteCount(step.dirtyBytes).text) of \(ByteCount(step.sizeBytes).text), by \(step.means.rawValue)"
+            )
         }
         var total = "  in all  \(ByteCount(dirtyBytes).text)"
         if let seconds { total += ", about \(seconds.timeText)" }

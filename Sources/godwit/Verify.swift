@@ -30,8 +30,12 @@ struct Verify: AsyncParsableCommand {
             let differences = try await ProgressDisplay(progress, style: self.progress).during {
                 () async throws(MoveError) in
                 progress.begin("connecting")
-                let source = try await staged(.source) { () throws(VolumeError) in try await Opening.source(left.address) }
-                let target = try await staged(.source) { () throws(VolumeError) in try await Opening.source(right.address) }
+                let source = try await staged(.source) { () throws(VolumeError) in
+                    try await Opening.source(left.address)
+                }
+                let target = try await staged(.source) { () throws(VolumeError) in
+                    try await Opening.source(right.address)
+                }
                 return try await Verification(
                     source: source, target: target, progress: progress, stop: interruption.stop
                 ).run()

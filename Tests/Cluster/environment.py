@@ -95,14 +95,14 @@ class Running:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            self._process.wait()
             raise AssertionError(
                 f"{' '.join(self.command)}: hung: not ended after {timeout} s\n{self.text(0)}{self.text(1)}") from None
-        result = Result(
-            self.command, self._process.returncode, self.text(0), self.text(1), time.monotonic() - self._begin)
-        for file in self._files:
-            file.close()
-        return result
+        finally:
+            self._process.wait()
+            texts = self.text(0), self.text(1)
+            for file in self._files:
+                file.close()
+        return Result(self.command, self._process.returncode, *texts, time.monotonic() - self._begin)
 
 
 def start(*arguments, env=None):

@@ -25,10 +25,10 @@ class Data(ClusterTest):
         self.move_and_compare(source, self.target())
 
     def test_full_objects(self):
-        """Enough of them in a row to be copied from OSD to OSD."""
-        source = self.volume(size=40 * MIB)
+        """So many of them in a row that they are copied from OSD to OSD."""
+        source = self.volume(size=64 * MIB, order=20)
         with source:
-            source.fill(0, 36 * MIB, seed=1)
+            source.fill(0, 60 * MIB, seed=1)
             source.snap("full")
             source.fill(8 * MIB, 8 * MIB, seed=2)
         report = self.move_and_compare(source, self.target())

@@ -6,12 +6,14 @@ import Testing
 
 /// Whether the process that was at an unfinished target still lives.
 struct HolderTests {
-    /// This process's holder with one field of its written form changed.
-    private func changed(_ key: String, to value: Any) throws -> Holder {
+    /// This process's holder with some fields of its written form changed.
+    private func changed(_ changes: [String: Any]) throws -> Holder {
         let written = try JSONEncoder().encode(Holder.own(client: "1.2.3.4:0/5"))
         var fields = try #require(try JSONSerialization.jsonObject(with: written) as? [String: Any])
-        try #require(fields[key] != nil)
-        fields[key] = value
+        for (key, value) in changes {
+            try #require(fields[key] != nil)
+            fields[key] = value
+        }
         return try JSONDecoder().decode(Holder.self, from: JSONSerialization.data(withJSONObject: fields))
     }
 
@@ -26,39 +28,41 @@ struct HolderTests {
 
     @Test func `a number that no process has is dead`() throws {
         // Above what the kernel gives out (proc(5), /proc/sys/kernel/pid_max: at most 2^22).
-        #expect(try changed("process", to: Int32.max).life == .dead)
+        #expect(try changed(["process": Int32.max]).life == .dead)
     }
 
     @Test func `a number that another process has now is dead`() throws {
-        #expect(try changed("started", to: Holder.own(client: "").started + 1).life == .dead)
+        #expect(try changed(["started": Holder.own(client: "").started + 1]).life == .dead)
     }
 
     @Test func `of a process on a host that was started anew, or on another, nothing is known`() throws {
-        #expect(try changed("boot", to: "00000000-0000-0000-0000-000000000000").life == .unknown)
+        #expect(try changed(["boot": "00000000-0000-0000-0000-000000000000"]).life == .unknown)
     }
 
     @Test func `of a process in another container on this host nothing is known`() throws {
         // It has the same boot, and process numbers of its own.
-        #expect(try changed("host", to: "another-container").life == .unknown)
+        #expect(try changed(["host": "another-container"]).life == .unknown)
     }
 
     @Test func `a killed process is dead before and after its parent took notice`() throws {
         var child: pid_t = 0
         var arguments = unsafe [strdup("sleep"), strdup("1000"), nil]
         defer { unsafe arguments.forEach { unsafe free($0) } }
-        try #require(unsafe posix_spawn(&child, "/bin/sleep", nil, nil, &arguments, nil) == 0)
+        let spawned = unsafe posix_spawn(&child, "/bin/sleep", nil, nil, &arguments, nil)
+        try #require(spawned == 0)
         let stat = try String(contentsOfFile: "/proc/\(child)/stat", encoding: .utf8)
         let started = try #require(stat.split(separator: ")").last?.split(separator: " ").dropFirst(19).first)
-        var holder = try changed("process", to: child)
-        holder = Holder(copying: holder, started: try #require(UInt64(started)))
+        let holder = try changed(["process": child, "started": try #require(UInt64(started))])
         #expect(holder.life == .alive)
 
         kill(child, SIGKILL)
-        var information = siginfo_t()
+        var information = unsafe siginfo_t()
         // Waits for its end, and leaves it as it is.
-        try #require(unsafe waitid(P_PID, id_t(child), &information, WEXITED | WNOWAIT) == 0)
+        let waited = unsafe waitid(P_PID, id_t(child), &information, WEXITED | WNOWAIT)
+        try #require(waited == 0)
         #expect(holder.life == .dead)
-        try #require(unsafe waitpid(child, nil, 0) == child)
+        let buried = waitpid(child, nil, 0)
+        try #require(buried == child)
         #expect(holder.life == .dead)
     }
 }
