@@ -249,7 +249,8 @@ extension Image {
             }
             guard code >= 0 else { throw VolumeError(ceph: code, "rbd_snap_list", on: self.title) }
             var listed: [ListedSnapshot] = []
-            for unsafeinfo in unsafe infos.prefix(Int(code)) {
+            for index in 0..<Int(code) {
+                let info = unsafe infos[index]
                 guard let name = unsafe info.name.map({ unsafe String(cString: $0) }) else { continue }
                 var kind = RBD_SNAP_NAMESPACE_TYPE_USER
                 unsafe _ = rbd_snap_get_namespace_type(self.handle, info.id, &kind)
