@@ -97,7 +97,7 @@ package struct Move: Sendable {
             report.notCarried = description.notCarried
             try await commit(walk.record, description, &report)
         } catch {
-            await target.close()
+            if !error.isUnanswered { await target.close() }
             throw error
         }
     }

@@ -18,6 +18,8 @@ package struct MoveError: Error, Sendable {
     package let lines: [String]
     /// What now.
     package let advice: String?
+    /// Whether a volume doesn't answer: what is left to do there would only wait as long again.
+    package var isUnanswered = false
 
     package init(_ kind: Kind, _ lines: [String], advice: String? = nil) {
         self.kind = kind
@@ -40,6 +42,7 @@ package struct MoveError: Error, Sendable {
             case (.target, _): .noTarget
             }
         self.init(kind, ["\(cause.object): \(cause.operation): \(cause.reason)"], advice: cause.advice)
+        isUnanswered = cause.kind == .unreachable
     }
 
     package init(_ obstacles: [Obstacle], at stage: Stage) {

@@ -31,17 +31,19 @@ struct Round {
         progress.expect(total, done: total - map.dirtyBytes)
 
         let pieces = Pieces(map, size: mover.pieceSize, from: start, bandwidth: options.bandwidth, stop: stop)
-        let upkeepFailure = await withTaskGroup(of: VolumeError?.self) { group in
-            group.addTask { await self.keepUp(pieces) }
+        let settleFailure = await withTaskGroup(of: VolumeError?.self) { group in
+            group.addTask { await self.settleRegularly(pieces) }
+            group.addTask { await self.watch() }
             await withTaskGroup { workers in
                 for _ in 0..<workerCount { workers.addTask { await self.work(on: pieces) } }
             }
             group.cancelAll()
-            return await group.next() ?? nil
+            return await group.reduce(nil) { $0 ?? $1 }
         }
-        if let failure = pieces.failure ?? upkeepFailure {
-            // What was done stands; saying so may fail like the work did, and the first reason is the one to tell.
-            try? await settle(pieces.settled)
+        if let failure = pieces.failure ?? settleFailure {
+            // What was done stands. Saying so may fail like the work did, and the first reason is the one to tell; a
+            // volume that doesn't answer isn't asked once more.
+            if failure.kind != .unreachable { try? await settle(pieces.settled) }
             throw failure
         }
         guard map.isClean else {
@@ -72,27 +74,31 @@ struct Round {
         }
     }
 
-    /// Settles now and then, and says when nothing moves.
-    private func keepUp(_ pieces: Pieces) async -> VolumeError? {
-        var lastSettled = ContinuousClock.now
-        var lastDone = (amount: progress.current.done, at: ContinuousClock.now)
-        while true {
-            guard (try? await Task.sleep(for: .milliseconds(250))) != nil else { return nil }
-            let now = ContinuousClock.now
-            let done = progress.current.done
-            if done != lastDone.amount { lastDone = (done, now) }
-            if now - lastDone.at > Self.patience {
-                progress.notice("no answer from the volumes for \((now - lastDone.at).components.seconds) s")
-            }
-            guard now - lastSettled > Self.settleInterval, !Task.isCancelled else { continue }
+    /// Makes durable now and then what was done.
+    private func settleRegularly(_ pieces: Pieces) async -> VolumeError? {
+        while (try? await Task.sleep(for: Self.settleInterval)) != nil {
             do throws(VolumeError) {
                 try await settle(pieces.settled)
             } catch {
                 stop.ask()
                 return error
             }
-            lastSettled = now
         }
+        return nil
+    }
+
+    /// Says when nothing moves. Waits for nobody, so that it can.
+    private func watch() async -> VolumeError? {
+        var last = (amount: progress.current.done, at: ContinuousClock.now)
+        while (try? await Task.sleep(for: .milliseconds(250))) != nil {
+            let now = ContinuousClock.now
+            let done = progress.current.done
+            if done != last.amount { last = (done, now) }
+            if now - last.at > Self.patience {
+                progress.notice("no answer from the volumes for \((now - last.at).components.seconds) s")
+            }
+        }
+        return nil
     }
 
     private var workerCount: Int {

@@ -204,7 +204,8 @@ final class Walk: Sendable {
 
     /// What a failure of a step means: a snapshot that was removed under it can't be gone on with.
     private func explained(_ error: VolumeError, _ step: Step) async -> MoveError {
-        guard let goal = step.goal.snapshot, let present = try? await move.source.describe().snapshots,
+        guard error.kind != .unreachable, let goal = step.goal.snapshot,
+            let present = try? await move.source.describe().snapshots,
             !goal.isTransient, !present.contains(where: { $0.id == goal.id })
         else { return MoveError(error, at: .underWay) }
         return cantGoOn("snapshot \(goal.name) was removed from \(move.source.address) meanwhile")

@@ -86,7 +86,7 @@ struct ProgressDisplay {
             parts.append("\(through.text) moved")
             if seconds > 0.5 {
                 parts.append("\(ByteCount(UInt64(Double(through.bytes) / seconds)).text)/s")
-                if share > 0.01 { parts.append("ETA \((seconds / share * (1 - share)).timeText)") }
+                if share > 0.01, view.notice == nil { parts.append("ETA \((seconds / share * (1 - share)).timeText)") }
             }
         }
         if let notice = view.notice { parts.append(notice) }
