@@ -101,6 +101,7 @@ final class DataObjects: Sendable {
     func apply(_ change: borrowing ObjectChange, to number: Int, under context: SnapshotContext)
         async throws(VolumeError) -> Bool
     {
+        precondition(!change.isEmpty, "librados dies of an operation without parts")
         guard let write = unsafe cceph_write_new() else { throw error(-12, "write", number) }
         defer { unsafe cceph_write_free(write) }
         unsafe change.compose(into: write)
@@ -148,6 +149,11 @@ struct SnapshotContext: Sendable, Equatable {
     }
 
     var isRemoval: Bool { if case .removal = kind { true } else { false } }
+
+    var isEmpty: Bool {
+        guard case .parts(let size, let zeros, let data) = kind else { return false }
+        return size == nil && zeros.isEmpty && data.isEmpty
+    }
 
     var operation: String {
         switch kind {

@@ -35,6 +35,11 @@ struct Holder: Codable, Sendable, Equatable {
             client: client)
     }
 
+    var text: String {
+        // Strings and numbers always encode.
+        String(decoding: try! JSONEncoder().encode(self), as: UTF8.self)
+    }
+
     enum Life { case alive, dead, unknown }
 
     /// Whether that process lives, as far as this host can tell.
@@ -62,5 +67,13 @@ struct Holder: Codable, Sendable, Equatable {
         // A dead process that nobody has waited for yet writes nothing any more.
         guard fields.count > 19, fields[0] != "Z", fields[0] != "X" else { return nil }
         return UInt64(fields[19])
+    }
+}
+
+extension Holder {
+    /// - Returns: Nothing if it is no holder that this version knows.
+    init?(text: String) {
+        guard let holder = try? JSONDecoder().decode(Holder.self, from: Data(text.utf8)) else { return nil }
+        self = holder
     }
 }

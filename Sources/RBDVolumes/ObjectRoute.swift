@@ -162,6 +162,11 @@ final class ObjectMover: StepMover {
         var moved = Moved()
         moved.found = read?.total ?? .zero
         moved.sent = written.total
+        if dirty.isEmpty {
+            // All that changed lies past the volume's end: the target was cut there when it got its size.
+            try await note(number, .untouched)
+            return moved
+        }
         if mayExist(number) {
             moved.zeroed = zeros.total
             // An object that ends earlier than it did: cut it, rather than leave a tail of zeros.

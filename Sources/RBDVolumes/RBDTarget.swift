@@ -116,9 +116,16 @@ package final class RBDTarget: TargetVolume {
             // It begins empty, and takes the size of each state in turn.
             let size = (source.snapshots.first?.size ?? source.size).bytes
             let code = unsafe rbd_create4(self.pool.handle, self.unfinishedName, size, options)
+            if code == -17 {
+                throw VolumeError(
+                    .busy, "rbd_create4", on: self.address, reason: "another run is just making it",
+                    advice: "Wait for it to end; then give the command again.")
+            }
             try check(code, "rbd_create4", on: self.address)
         }
         try await withImage(unfinishedName, for: .writing) { image throws(VolumeError) in
+            // The holder first: without a record the target is anybody's to remove.
+            try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
             try await image.setMetadata(Marking.record, to: record)
         }
     }
@@ -135,9 +142,7 @@ package final class RBDTarget: TargetVolume {
         do throws(VolumeError) {
             let hasFenced = try await fencePredecessor(on: image)
             try await lock(image)
-            let holder = Holder.own(client: cluster.clientAddresses)
-            let text = String(decoding: (try? JSONEncoder().encode(holder)) ?? Data(), as: UTF8.self)
-            try await image.setMetadata(Marking.holder, to: text)
+            try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
             owned.withLock { $0 = image }
             return hasFenced
         } catch {
@@ -149,8 +154,7 @@ package final class RBDTarget: TargetVolume {
     /// Makes sure that the process which was at the target before can't write to it any more.
     /// - Returns: Whether there was one.
     private func fencePredecessor(on image: Image) async throws(VolumeError) -> Bool {
-        guard let text = try await image.metadata(Marking.holder),
-            let holder = try? JSONDecoder().decode(Holder.self, from: Data(text.utf8)),
+        guard let holder = try await image.metadata(Marking.holder).flatMap(Holder.init(text:)),
             holder.client != cluster.clientAddresses
         else { return false }
         func inUse() -> VolumeError {

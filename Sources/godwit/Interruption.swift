@@ -18,7 +18,9 @@ final class Interruption: Sendable {
             source.setEventHandler {
                 if stop.isAsked { _exit(75) }
                 stop.ask()
-                emit("\ngodwit: stopping after what is under way (once more: at once)\n", to: STDERR_FILENO)
+                // Below the bar, where there is one.
+                if isatty(STDERR_FILENO) == 1 { emit("\n", to: STDERR_FILENO) }
+                tell("godwit: stopping after what is under way (once more: at once)")
                 // A cluster that doesn't answer must not keep us.
                 DispatchQueue.global().asyncAfter(deadline: .now() + 30) {
                     tell("godwit: what was under way didn't end within 30 s; \(advice)")

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import tempfile
@@ -91,18 +92,19 @@ class Running:
 
     def wait(self, timeout):
         """Its result; one that takes longer than that is killed, and the test fails with what it printed."""
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        descriptor = os.pidfd_open(self.pid)
+        ended, _, _ = select.select([descriptor], [], [], timeout)
+        os.close(descriptor)
+        if not ended:
             self.kill()
-            raise AssertionError(
-                f"{' '.join(self.command)}: hung: not ended after {timeout} s\n{self.text(0)}{self.text(1)}") from None
-        finally:
-            self._process.wait()
-            texts = self.text(0), self.text(1)
-            for file in self._files:
-                file.close()
-        return Result(self.command, self._process.returncode, *texts, time.monotonic() - self._begin)
+        self._process.wait()
+        result = Result(
+            self.command, self._process.returncode, self.text(0), self.text(1), time.monotonic() - self._begin)
+        for file in self._files:
+            file.close()
+        if not ended:
+            raise AssertionError(f"hung: killed after {timeout} s: {result}")
+        return result
 
 
 def start(*arguments, env=None):

@@ -95,7 +95,7 @@ struct RecordTests {
 }
 
 extension Record.Unreadable: Equatable {
-    package static func == (left: Self, right: Self) -> Bool {
+    static func == (left: Self, right: Self) -> Bool {
         switch (left, right) {
         case (.malformed, .malformed): true
         case (.newer(let ours), .newer(let theirs)): ours == theirs

@@ -1,0 +1,104 @@
+import Synchronization
+import Volumes
+
+/// What a volume can do wrong without saying so.
+enum PlantedFault: CaseIterable, Sendable {
+    case dropsAWrite
+    case forgetsToMakeAHole
+    case forgetsASnapshot
+    case forgetsToFlush
+    case missesAnExtent
+    case overlooksAWriter
+}
+
+/// A target that does one thing wrong.
+final class FaultyTarget: TargetVolume {
+    private let volume: MemoryVolume
+    private let fault: PlantedFault
+    private let writes = Counter()
+
+    init(_ volume: MemoryVolume, _ fault: PlantedFault) {
+        self.volume = volume
+        self.fault = fault
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
+        if fault == .dropsAWrite, writes.next() == 2 { return }
+        unsafe try await volume.write(bytes, at: offset)
+    }
+    func zero(_ extent: Extent) async throws(VolumeError) {
+        if fault == .forgetsToMakeAHole { return }
+        try await volume.zero(extent)
+    }
+    func keep(_ snapshot: Snapshot) async throws(VolumeError) {
+        if fault == .forgetsASnapshot { return }
+        try await volume.keep(snapshot)
+    }
+    func flush() async throws(VolumeError) {
+        if fault == .forgetsToFlush { return }
+        try await volume.flush()
+    }
+
+    var address: String { volume.address }
+    func describe() async throws(VolumeError) -> VolumeDescription { try await volume.describe() }
+    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader { try await volume.open(revision) }
+    func state() async throws(VolumeError) -> TargetState { try await volume.state() }
+    func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
+        try await volume.obstacles(to: source, room: room)
+    }
+    func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
+        try await volume.make(as: source, record: record)
+    }
+    func own() async throws(VolumeError) -> Bool { try await volume.own() }
+    func save(record: String) async throws(VolumeError) { try await volume.save(record: record) }
+    func kept() async throws(VolumeError) -> [Snapshot] { try await volume.kept() }
+    func resize(to size: ByteCount) async throws(VolumeError) { try await volume.resize(to: size) }
+    func commit(as source: VolumeDescription) async throws(VolumeError) { try await volume.commit(as: source) }
+    func forget() async throws(VolumeError) { try await volume.forget() }
+    func discard() async throws(VolumeError) { try await volume.discard() }
+    func close() async { await volume.close() }
+    func route(from source: any Volume) async throws(VolumeError) -> (any Route)? {
+        try await volume.route(from: source)
+    }
+}
+
+/// A source that does one thing wrong.
+final class FaultySource: SourceVolume {
+    private let volume: MemoryVolume
+    private let fault: PlantedFault
+
+    init(_ volume: MemoryVolume, _ fault: PlantedFault) {
+        self.volume = volume
+        self.fault = fault
+    }
+
+    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {
+        let reader = try await volume.open(revision)
+        return fault == .missesAnExtent ? FaultyReader(reader: reader) : reader
+    }
+    func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
+        let isUnchanged = try await volume.isUnchanged(since: snapshot)
+        return fault == .overlooksAWriter || isUnchanged
+    }
+
+    var address: String { volume.address }
+    func describe() async throws(VolumeError) -> VolumeDescription { try await volume.describe() }
+    func obstacles() async throws(VolumeError) -> [Obstacle] { try await volume.obstacles() }
+    func freeze(as name: String) async throws(VolumeError) -> Snapshot? { try await volume.freeze(as: name) }
+    func thaw(_ name: String) async throws(VolumeError) { try await volume.thaw(name) }
+}
+
+private struct FaultyReader: VolumeReader {
+    let reader: any VolumeReader
+    var size: ByteCount { reader.size }
+    var means: ExtentMeans { reader.means }
+    var extentUnit: ByteCount { reader.extentUnit }
+
+    func extents(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
+        ExtentSet(try await reader.extents(in: range, since: base).extents.dropLast())
+    }
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
+        unsafe try await reader.read(into: buffer, at: offset)
+    }
+    func close() async { await reader.close() }
+}

@@ -1,0 +1,188 @@
+import Mirror
+import Testing
+import Volumes
+
+/// Moves that end before their end, and the same command again.
+struct MoveInterruptionTests {
+    private func error(_ body: () async throws(MoveError) -> Void) async -> MoveError? {
+        do throws(MoveError) {
+            try await body()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    // MARK: Asked to stop
+
+    @Test func `a stopped move goes on where it was`() async throws {
+        let site = Site()
+        site.source.make(8 << 20)
+        for piece in 0..<4 { site.source.write(UInt8(piece + 1), 1 << 20, at: piece * 2 << 20) }
+        site.source.takeSnapshot("s")
+        site.source.write(9, 8 << 20, at: 0)
+        let holdings = Holdings(of: site.source)
+        let stop = StopRequest()
+        // In the middle of the head, the second step.
+        let stopped = await error { () throws(MoveError) in
+            try await site.move(targetFault: before("write", number: 4 + 5) { stop.ask() }, stop: stop)
+        }
+        #expect(stopped?.kind == .resumable)
+        #expect(stopped?.lines == ["stopped at head"])
+        #expect(try await site.unrecordedTransients() == [])
+
+        let report = try await site.move()
+        #expect(holdings.differences(at: site) == [])
+        #expect(report.resumed && report.snapshotsFoundFinished == 1)
+        #expect(report.steps.map(\.snapshot) == [nil])
+        // Five of the eight pieces stood there already.
+        #expect(report.sentBytes == 3 << 20)
+    }
+
+    @Test func `a move that is asked to stop before it begins stops, and goes on`() async throws {
+        let site = Site(source: MoveTests.sourceWithHistory())
+        let holdings = Holdings(of: site.source)
+        let stop = StopRequest()
+        stop.ask()
+        #expect(await error { () throws(MoveError) in try await site.move(stop: stop) }?.kind == .resumable)
+        try await site.move()
+        #expect(holdings.differences(at: site) == [])
+    }
+
+    @Test func `a stop while comparing does not finish the target`() async throws {
+        let site = Site(source: MoveTests.sourceWithHistory())
+        let holdings = Holdings(of: site.source)
+        var options = Site.options
+        options.verifies = true
+        let (stop, lastStep) = (StopRequest(), Counter())
+        let stopped = await error { () throws(MoveError) in
+            try await site.move(
+                options,
+                targetFault: { (operation, _) throws(VolumeError) in
+                    // Only comparing reads the target.
+                    if operation == "open", lastStep.next() == 1 { stop.ask() }
+                }, stop: stop)
+        }
+        #expect(stopped?.kind == .resumable)
+        #expect(!site.target.names.contains("finished"))
+        try await site.move(options)
+        #expect(holdings.differences(at: site) == [])
+    }
+
+    // MARK: Ended anywhere
+
+    @Test(arguments: Mishap.Kind.allCases, [false, true])
+    func `ended at any operation, the same move again ends the same`(kind: Mishap.Kind, verifies: Bool) async throws {
+        var options = Site.options
+        options.verifies = verifies
+        var place = 1
+        while place < 1000 {
+            let site = Site(source: MoveTests.sourceWithHistory())
+            let holdings = Holdings(of: site.source)
+            let mishap = Mishap(kind, at: place)
+            let failure = await error { () throws(MoveError) in try await site.move(options, mishap) }
+            guard mishap.hasHappened else {
+                #expect(failure == nil)
+                break
+            }
+            // What was not flushed may be lost or not, block by block.
+            if kind == .death { site.target.crash { $0.bytes / zeroBlock.bytes % 3 == UInt64(place % 3) } }
+            #expect(try await site.unrecordedTransients() == [], "\(kind) at operation \(place)")
+            if failure != nil {
+                if let again = await error({ () throws(MoveError) in try await site.move(options) }) {
+                    Issue.record("\(kind) at operation \(place): \(again)")
+                }
+            }
+            #expect(holdings.differences(at: site) == [], "\(kind) at operation \(place)")
+            place += 1
+        }
+        // So many operations a move has at the least: it was ended at each.
+        #expect(place > 100 && place < 1000)
+    }
+
+    @Test(arguments: Mishap.Kind.allCases)
+    func `ended at any operation, the move can be given up`(kind: Mishap.Kind) async throws {
+        var place = 1
+        while place < 1000 {
+            let site = Site(source: MoveTests.sourceWithHistory())
+            let mishap = Mishap(kind, at: place)
+            _ = await error { () throws(MoveError) in try await site.move(Site.options, mishap) }
+            guard mishap.hasHappened else { break }
+            if kind == .death { site.target.crash() }
+            switch try await Site.targetVolume(at: site.target).state() {
+            case .unfinished:
+                if let refusal = await error({ () throws(MoveError) in _ = try await site.abort() }) {
+                    Issue.record("\(kind) at operation \(place): \(refusal)")
+                }
+                #expect(site.target.names.isEmpty && site.transients.isEmpty, "\(kind) at operation \(place)")
+            case .absent: #expect(site.transients.isEmpty, "\(kind) at operation \(place)")
+            case .committed, .foreign: #expect(site.target.names.contains("finished"))
+            }
+            place += 1
+        }
+        #expect(place > 100 && place < 1000)
+    }
+
+    // MARK: Finished, and not tidied up after
+
+    @Test(arguments: ["thaw", "thaw, done", "forget", "commit, done"])
+    func `a committed move is tidied up after by the next run`(operation: String) async throws {
+        let site = Site(source: MoveTests.sourceWithHistory())
+        let holdings = Holdings(of: site.source)
+        let failure = await error { () throws(MoveError) in
+            try await site.move(sourceFault: failing(at: operation), targetFault: failing(at: operation))
+        }
+        #expect(failure?.kind == .resumable)
+        #expect(site.target.names == ["finished", "record"])
+        // The target is in use by now, and stays as it is.
+        site.source.write(9, 100, at: 0)
+        let report = try await site.move()
+        #expect(report.outcome == .tidied && report.steps.isEmpty)
+        #expect(holdings.differences(at: site) == [])
+    }
+
+    // MARK: Changed between two runs
+
+    @Test func `a snapshot taken after a head that was half there goes before the next head`() async throws {
+        let site = Site()
+        site.source.make(100_000)
+        site.source.write(1, 40_000, at: 0)
+        let stop = StopRequest()
+        let stopped = await error { () throws(MoveError) in
+            try await site.move(targetFault: before("write") { stop.ask() }, stop: stop)
+        }
+        #expect(stopped?.kind == .resumable)
+        // What the snapshot shows is gone again in the head.
+        site.source.write(2, 40_000, at: 0)
+        site.source.takeSnapshot("between")
+        site.source.write(1, 40_000, at: 0)
+        let holdings = Holdings(of: site.source)
+        try await site.move()
+        #expect(holdings.differences(at: site) == [])
+    }
+
+    // MARK: Found different
+
+    @Test func `a difference keeps the target from being finished, and is named`() async throws {
+        let site = Site(source: MoveTests.sourceWithHistory())
+        var options = Site.options
+        options.verifies = true
+        let failure = await error { () throws(MoveError) in
+            try await site.move(options, throughTarget: { FaultyTarget($0, .dropsAWrite) })
+        }
+        #expect(failure?.kind == .resumable)
+        // The second write is the second step's first.
+        #expect(failure?.lines.contains { $0.contains("dienstag ☃ größe: differs first at bytes 1000 to ") } == true)
+        #expect(failure?.advice?.contains("godwit abort memory:target") == true)
+        #expect(!site.target.names.contains("finished"))
+        _ = try await site.abort()
+        #expect(site.transients.isEmpty && site.target.names.isEmpty)
+    }
+
+    @Test func `without comparing, the same fault goes unnoticed`() async throws {
+        let site = Site(source: MoveTests.sourceWithHistory())
+        let holdings = Holdings(of: site.source)
+        try await site.move(throughTarget: { FaultyTarget($0, .dropsAWrite) })
+        #expect(!holdings.differences(at: site).isEmpty)
+    }
+}
