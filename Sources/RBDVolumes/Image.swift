@@ -10,13 +10,16 @@ internal import Volumes
     let name: String
     /// As the operator knows it: "rbd:fast/v@monday".
     let title: String
+    /// The snapshot that it shows; nothing for the head.
+    let snapshot: Snapshot?
     // Unsafe: librbd's calls on one image are thread-safe; `close` takes the handle away once.
     nonisolated(unsafe) let handle: rbd_image_t
 
-    private init(pool: Pool, name: String, title: String, handle: rbd_image_t) {
+    private init(pool: Pool, name: String, title: String, snapshot: Snapshot?, handle: rbd_image_t) {
         self.pool = pool
         self.name = name
         self.title = title
+        self.snapshot = snapshot
         unsafe self.handle = unsafe handle
     }
 
@@ -37,7 +40,7 @@ internal import Volumes
                     ceph: code, operation, on: title,
                     advice: code == -2 ? "There is no such image: 'rbd ls \(pool.path)' lists them." : nil)
             }
-            let image = unsafe Image(pool: pool, name: name, title: title, handle: handle)
+            let image = unsafe Image(pool: pool, name: name, title: title, snapshot: snapshot, handle: handle)
             if let snapshot {
                 let code = unsafe rbd_snap_set_by_id(handle, snapshot.id)
                 if code < 0 {
@@ -120,6 +123,12 @@ extension Image {
         let flags: UInt64 = unsafe try await number("rbd_get_flags") { unsafe rbd_get_flags($0, $1) }
         let has = try await features().contains(.objectMap)
         return has && flags & UInt64(RBD_FLAG_OBJECT_MAP_INVALID) == 0
+    }
+
+    /// Which objects exist in this state; nothing if that can't be told without asking each.
+    func objectMap() async throws(VolumeError) -> ObjectMap? {
+        guard try await hasValidObjectMap() else { return nil }
+        return try await ObjectMapStore(pool: pool, imageID: try await imageID()).load(snapshot?.id)
     }
 
     func objectCount() async throws(VolumeError) -> Int {

@@ -1,4 +1,5 @@
 internal import CCeph
+internal import Synchronization
 internal import Volumes
 
 /// One state of an RBD image. Its extents come from the objects themselves, or, where a parent shines through, from
@@ -18,8 +19,9 @@ final class ImageReader: VolumeReader {
     private let striping: Striping
     private let objects: DataObjects
     private let histories: DataObjects
-    private let maps: ObjectMapStore
     private let map: ObjectMap?
+    /// By snapshot; nothing for a snapshot without one.
+    private let olderMaps = Mutex<[UInt64: ObjectMap?]>([:])
 
     /// - Parameter image: Opened at `snapshot`; closed by `close`.
     init(_ image: Image, at snapshot: Snapshot?) async throws(VolumeError) {
@@ -32,8 +34,7 @@ final class ImageReader: VolumeReader {
         let pool = try await image.dataPool()
         objects = DataObjects(pool: try pool.showing(snapshot?.id ?? CCEPH_HEAD), prefix: prefix)
         histories = try objects.showing(CCEPH_SNAP_DIR)
-        maps = ObjectMapStore(pool: image.pool, imageID: try await image.imageID())
-        map = try await image.hasValidObjectMap() ? try await maps.load(snapshot?.id) : nil
+        map = try await image.objectMap()
         // Objects of format 1 have other names.
         let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
         holdsAllInObjects = overlap == .zero && isOld == 0
@@ -95,12 +96,22 @@ final class ImageReader: VolumeReader {
         guard let map else { return Array(numbers) }
         var older: ObjectMap?
         if let base {
-            guard let known = try await maps.load(base.id) else { return Array(numbers) }
-            older = known
+            older = try await objectMap(of: base)
+            guard older != nil else { return Array(numbers) }
         }
         var found: [Int] = []
-        map.existingRuns(with: older) { found += $0.clamped(to: numbers) }
+        map.existingRuns(in: numbers, with: older) { found += $0 }
         return found
+    }
+
+    /// The object map of an older state, read once.
+    private func objectMap(of base: Snapshot) async throws(VolumeError) -> ObjectMap? {
+        if let known = olderMaps.withLock({ $0[base.id] }) { return known }
+        let map = try await Image.with(
+            image.name, in: image.pool, title: image.title, for: .reading, at: base
+        ) { image throws(VolumeError) in try await image.objectMap() }
+        olderMaps.withLock { $0[base.id] = .some(map) }
+        return map
     }
 
     private func dirtyExtents(of number: Int, since base: Snapshot?) async throws(VolumeError) -> [Extent] {

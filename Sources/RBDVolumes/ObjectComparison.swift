@@ -111,10 +111,9 @@ extension ObjectBacked {
                 return nil
             }
             let objects = DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix())
-            let maps = ObjectMapStore(pool: image.pool, imageID: try await image.imageID())
             let side = ObjectComparison.Side(
                 objects: try objects.showing(revision.snapshot?.id ?? CCEPH_HEAD),
-                map: try await image.hasValidObjectMap() ? try await maps.load(revision.snapshot?.id) : nil,
+                map: try await image.objectMap(),
                 count: try await image.objectCount(), reader: reader)
             return (side, try await image.layout())
         } catch {

@@ -59,10 +59,14 @@ package struct ObjectMap: Sendable, Equatable {
     }
 
     /// Runs of objects that may exist here or in `other`, in order.
-    package func existingRuns(with other: ObjectMap?, _ run: (Range<Int>) -> Void) {
-        let total = max(count, other?.count ?? 0)
+    ///
+    /// - Parameter range: Only objects of these; all by default.
+    package func existingRuns(in range: Range<Int>? = nil, with other: ObjectMap?, _ run: (Range<Int>) -> Void) {
+        let all = 0..<max(count, other?.count ?? 0)
+        let range = range.map { $0.clamped(to: all) } ?? all
+        let total = range.upperBound
         var start: Int?
-        var object = 0
+        var object = range.lowerBound
         while object < total {
             let byte =
                 (object / 4 < bits.count ? bits[object / 4] : 0)
@@ -82,7 +86,7 @@ package struct ObjectMap: Sendable, Equatable {
             }
             object += 1
         }
-        if let begun = start { run(begun..<total) }
+        if let begun = start, begun < total { run(begun..<total) }
     }
 
     private static func shift(_ object: Int) -> UInt8 { UInt8(6 - object % 4 * 2) }

@@ -234,15 +234,16 @@ extension RBDSource {
     }
 
     fileprivate func view(of step: Step) async throws(VolumeError) -> StepView {
-        try await withImage(at: step.goal.snapshot) { image throws(VolumeError) in
-            let maps = ObjectMapStore(pool: image.pool, imageID: try await image.imageID())
-            var baseMap: ObjectMap?
-            if let base = step.base { baseMap = try await maps.load(base.id) }
-            return StepView(
+        var known: ObjectMap?
+        if let base = step.base {
+            known = try await withImage(at: base) { image throws(VolumeError) in try await image.objectMap() }
+        }
+        let baseMap = known
+        return try await withImage(at: step.goal.snapshot) { image throws(VolumeError) in
+            StepView(
                 objects: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
                 objectCount: try await image.objectCount(), isPlain: try await image.layout().isPlain,
-                map: try await image.hasValidObjectMap() ? try await maps.load(step.goal.snapshot?.id) : nil,
-                baseMap: baseMap)
+                map: try await image.objectMap(), baseMap: baseMap)
         }
     }
 }

@@ -58,6 +58,28 @@ class ClusterTest(unittest.TestCase):
     def clone(self, parent, snapshot, pool="fast", **options):
         return self.target(pool).clone_of(parent, snapshot, **options)
 
+    def pool(self, name, on=1):
+        """A replicated pool for RBD, removed after the test."""
+        return self._pool(name, on, "replicated")
+
+    def erasure_coded_pool(self, name, on=1):
+        """A pool that needs three OSDs and bears the loss of one; for data objects."""
+        profile = "godwit-test-2-1"
+        cluster(on).tool(
+            "ceph", "osd", "erasure-code-profile", "set", profile, "k=2", "m=1", "crush-failure-domain=osd", "--force")
+        self.addCleanup(cluster(on).tool, "ceph", "osd", "erasure-code-profile", "rm", profile)
+        name = self._pool(name, on, "erasure", profile)
+        cluster(on).tool("ceph", "osd", "pool", "set", name, "allow_ec_overwrites", "true")
+        return name
+
+    def _pool(self, name, on, *kind):
+        name = f"{name}-{secrets.token_hex(3)}"
+        cluster(on).tool("ceph", "osd", "pool", "create", name, "8", "8", *kind)
+        self.addCleanup(
+            cluster(on).tool, "ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
+        cluster(on).tool("ceph", "osd", "pool", "application", "enable", name, "rbd")
+        return name
+
     def namespace(self, pool, on=1):
         """A new namespace in a pool, removed after the test."""
         name = "ns-" + secrets.token_hex(3)

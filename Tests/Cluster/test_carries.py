@@ -326,10 +326,10 @@ class History(ClusterTest):
 
     def test_many_snapshots(self):
         """More than librbd lists in one go."""
-        source = self.volume(size=8 * MIB)
+        source = self.volume(size=MIB)
         with source:
-            for index in range(80):
-                source.fill((index * 7 % 64) * 128 * KIB, 4 * KIB, seed=index)
+            for index in range(66):
+                source.fill((index * 7 % 64) * 16 * KIB, 4 * KIB, seed=index)
                 source.snap(f"{index:03}")
         target = self.target()
         self.move(source, target)

@@ -69,8 +69,8 @@ struct Simulation {
         do throws(MoveError) {
             _ = try await site.move(
                 options, sourceFault: mishap.fault, targetFault: mishap.fault,
-                throughSource: { volume in fault.map { FaultySource(volume, $0) } ?? volume },
-                throughTarget: { volume in fault.map { FaultyTarget(volume, $0) } ?? volume })
+                throughSource: { if let fault { FaultySource($0, fault) } else { $0 } },
+                throughTarget: { if let fault { FaultyTarget($0, fault) } else { $0 } })
             return .ended
         } catch {
             // A run that nothing befell has no reason to fail.
@@ -124,7 +124,7 @@ private final class Guest: Sendable {
                 let count = min(size - start, Int.random(in: 1...20_000, using: &state.random))
                 // Few values, so that a block often becomes again what it was; zeros among them.
                 place.write(UInt8.random(in: 0...3, using: &state.random), count, at: start)
-            case 5, 6 where size > 0:
+            case 5..<7 where size > 0:
                 let start = Int.random(in: 0..<size, using: &state.random)
                 place.zero(min(size - start, Int.random(in: 1...40_000, using: &state.random)), at: start)
             case 7:

@@ -1,0 +1,460 @@
+"""Moves that are killed, stopped, doubled, or whose source changes meanwhile: the same command goes on, to the same end."""
+
+import contextlib
+import json
+import os
+import pty
+import random
+import re
+import secrets
+import select
+import signal
+import sys
+import time
+
+import rbd
+
+from faults import (
+    HOLDER, RECORD, SNAPSHOTS, InterruptedTest, Moment, after, when_kept, write_at_random)
+from harness import KIB, MIB, STANDARD, run, setting, start
+
+# A source without an object map takes other ways than one with it.
+PLAIN = ("layering",)
+# A move of InterruptedTest.history takes about 3 s at this rate.
+SLOWLY = ("--bandwidth", "32M")
+
+
+class Kills(InterruptedTest):
+    """25 kills, each followed by the same command, spread over the whole of a move.
+
+    GODWIT_SEED=N repeats a run's choices.
+    """
+
+    limit = 300
+    # How long the run after a kill may take: a client that was killed counts as there for 30 s.
+    patience = 45
+
+    # Most of a move's time goes to its bytes; what is short by comparison is aimed at.
+    events = [
+        ("the target is in its pool's directory", lambda source, target, _: target.unfinished.exists),
+        ("the record is there", lambda source, target, _: target.unfinished.metadata[RECORD]),
+        ("the source is open for writing", lambda source, target, _: Kills.is_watched(source)),
+        ("the source is frozen", lambda source, target, _: Kills.transients(source)),
+        ("a snapshot is kept", lambda source, target, _: target.unfinished.all_snapshots()),
+        ("the commit has begun", lambda source, target, _: Kills.record(target)["phase"] == "committing"),
+        ("the target has its name", lambda source, target, _: target.metadata[RECORD]),
+        ("the source is open for writing again", lambda source, target, _: target.exists and Kills.is_watched(source)),
+    ]
+
+    @staticmethod
+    def is_watched(volume):
+        with volume.open() as image:
+            return bool(list(image.watchers_list()))
+
+    def moments(self, chance, count, whole):
+        """As many moments, in any order: some times over the whole of a move, and the events."""
+        events = [Moment(what, condition, chance.random() * 0.02) for what, condition in self.events]
+        times = count - len(events)
+        parts = [after((part + chance.random()) / times * whole) for part in range(times)]
+        return chance.sample(events + parts, count)
+
+    def kills(self, count, features):
+        seed = int(os.environ.get("GODWIT_SEED") or secrets.randbelow(1 << 32))
+        print(f"\n{self.id()}: to repeat: GODWIT_SEED={seed}", file=sys.stderr)
+        chance = random.Random(f"{seed} {features}")
+        source = self.history(features=features)
+        states = source.states()
+        whole = run("migrate", source.address, self.target().address, *SLOWLY).seconds
+        moments, killed = self.moments(chance, count, whole), 0
+        while killed < count:
+            target = self.target()
+            options = chance.choice([SLOWLY, SLOWLY, [], ["--verify"], ["--in-flight", "4M", *SLOWLY]])
+            story = [f"GODWIT_SEED={seed}: {source} to {target}", *options]
+            with self.subTest(story):
+                for _ in range(chance.choice((1, 1, 2, 3))):
+                    # A run that was over before its moment came is none of the 25.
+                    moment = moments.pop() if moments else after(chance.random() * whole / 2)
+                    story.append(str(moment))
+                    if not self.kill(moment, source, target, *options):
+                        story.append("over by then")
+                        break
+                    killed += 1
+                    if killed == count:
+                        break
+                self.finish(source, target, options, story)
+                self.assert_right(source, target, states)
+
+    def finish(self, source, target, options, story):
+        """Gives the same command once more, if there is anything left to do."""
+        if target.exists and RECORD not in target.metadata:
+            return  # it was killed on its way out, or was over by then
+        result = run("migrate", source.address, target.address, *options, timeout=self.patience)
+        self.assertEqual(result.rc, 0, f"{story}: {result}")
+
+    def test_13_kills_of_moves_with_locks_and_object_maps(self):
+        self.kills(13, STANDARD)
+
+    def test_12_kills_of_moves_without(self):
+        self.kills(12, PLAIN)
+
+
+class WhileUnfinished(InterruptedTest):
+    def unfinished(self, *options, features=STANDARD):
+        """A source, and a target that a killed move has left in the middle of a step."""
+        source, target = self.history(features=features), self.target()
+        self.assertTrue(self.kill(when_kept(1, later=0.4), source, target, *SLOWLY, *options))
+        return source, target
+
+    def test_it_does_not_look_finished(self):
+        source, target = self.unfinished()
+        names = [name for name in rbd.RBD().list(target.ioctx) if name.startswith(target.name)]
+        self.assertEqual(names, [target.unfinished.name])
+        with self.assertRaises(rbd.ImageNotFound):
+            target.open()
+        record = self.record(target)
+        self.assertIn(source.id, record["source"])
+        self.assertEqual(record["sourceAddress"], source.address)
+        self.assertEqual(record["transients"], self.transients(source))
+        self.assertEqual(record["phase"], "copying")
+
+    def test_another_source_is_refused(self):
+        source, target = self.unfinished()
+        states = source.states()
+        other = self.history(snapshots=["other"], size=8 * MIB, pieces=1, length=MIB)
+        before, left = other.portrait(), target.unfinished.metadata
+        result = self.godwit(73, "migrate", other.address, target.address)
+        self.assertIn(source.address, result.stderr)
+        self.assertIn("godwit abort", result.stderr)
+        self.assert_unchanged(other, before)
+        self.assertEqual(target.unfinished.metadata, left)
+        self.go_on(source, target)
+        self.assert_right(source, target, states)
+
+    def test_a_new_image_of_the_same_name_is_another_source(self):
+        source, target = self.unfinished()
+        source.remove()
+        source.create(8 * MIB)
+        before = source.portrait()
+        result = self.godwit(73, "migrate", source.address, target.address)
+        self.assertIn("another source", result.stderr)
+        self.abort(target)
+        self.assert_unchanged(source, before)
+
+    def test_another_choice_of_snapshots_is_refused(self):
+        for begun, given in (("all", "none"), ("none", "all")):
+            with self.subTest(begun=begun):
+                source, target = self.history(), self.target()
+                self.stop(after(1), source, target, "--snapshots", begun, "--bandwidth", "8M")
+                result = self.godwit(64, "migrate", source.address, target.address, "--snapshots", given)
+                self.assertIn(f"--snapshots {begun}", result.stderr)
+                self.go_on(source, target, "--snapshots", begun)
+                self.assertEqual(target.snapshots, source.snapshots if begun == "all" else [])
+                self.assert_clean(source)
+
+    def test_abort_removes_all_of_it(self):
+        for features in STANDARD, PLAIN:
+            with self.subTest(features):
+                source, target = self.unfinished(features=features)
+                image_id, states = target.unfinished.id, source.states()
+                self.assertNotEqual(self.traces(image_id, target.ioctx), [])
+                result = self.abort(target)
+                self.assertIn(target.address, result.stdout)
+                self.assert_nothing(target, image_id)
+                self.assert_clean(source)
+                # The name is as good as new.
+                self.go_on(source, target)
+                self.assert_right(source, target, states)
+
+    def test_abort_of_what_is_not_ours(self):
+        finished, foreign = self.history(snapshots=["one"], size=8 * MIB, pieces=1, length=MIB), self.volume("slow")
+        target = self.target()
+        self.move(finished, target)
+        for volume in (target, foreign):
+            before = volume.portrait()
+            self.abort(volume, rc=73)
+            self.assert_unchanged(volume, before)
+        self.assertIn("nothing to abort", self.abort(self.target(), rc=66).stderr)
+
+    def test_abort_of_a_move_that_runs(self):
+        source, target = self.history(), self.target()
+        states = source.states()
+        moving = self.begin(source, target, *SLOWLY)
+        self.until(lambda: target.unfinished.exists and HOLDER in target.unfinished.metadata, "the move to begin", moving=moving)
+        self.until(lambda: self.transients(source), "the source to be frozen", moving=moving)
+        result = self.abort(target, rc=75)
+        self.assertIn(f"process {moving.pid}", result.stderr)
+        self.assertNotEqual(self.transients(source), [])
+        result = moving.wait(30)
+        self.assertEqual(result.rc, 0, result)
+        self.assert_right(source, target, states)
+
+    def test_a_killed_abort_is_given_again(self):
+        source = self.history(snapshots=SNAPSHOTS, pieces=2)
+        whole = None
+        for part in (None, 0.1, 0.3, 0.5, 0.7, 0.85, 0.95):
+            with self.subTest(part=part):
+                target = self.target()
+                self.stop(when_kept(2), source, target, "--bandwidth", "8M")
+                image_id = target.unfinished.id
+                if part is None:
+                    whole = self.abort(target).seconds
+                else:
+                    aborting = start("abort", target.address)
+                    time.sleep(part * whole)
+                    aborting.kill()
+                    aborting.wait(10)
+                    result = run("abort", target.address, timeout=60)
+                    # It was all gone already, or it is now.
+                    self.assertIn(result.rc, (0, 66), result)
+                self.assert_nothing(target, image_id)
+                self.assert_clean(source)
+
+
+class WithinACall(InterruptedTest):
+    """A kill in the middle of one of librbd's own operations, which leaves an image that librbd can't open.
+
+    The windows are too short to be hit by chance, so what is left then is laid out by hand.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.source, self.goal = self.history(snapshots=["one"], size=16 * MIB, pieces=2, length=MIB), self.target()
+
+    def encoded(self, text):
+        return len(text).to_bytes(4, "little") + text.encode()
+
+    def enter(self, name, image_id):
+        """Adds an image to its pool's directory (rbd_directory, as cls_rbd keeps it)."""
+        import rados
+        with rados.WriteOpCtx() as operation:
+            self.goal.ioctx.set_omap(
+                operation, (f"name_{name}", f"id_{image_id}"), (self.encoded(image_id), self.encoded(name)))
+            self.goal.ioctx.operate_write_op(operation, "rbd_directory")
+
+    def half_made(self, image_id):
+        """Known to the directory, and then nothing."""
+        self.enter(self.goal.unfinished.name, image_id)
+
+    def named(self, image_id):
+        """With a name that leads to its header, but without a header."""
+        self.half_made(image_id)
+        self.goal.ioctx.write_full(f"rbd_id.{self.goal.unfinished.name}", self.encoded(image_id))
+
+    def without_map(self, _):
+        """All but its object map."""
+        self.goal.unfinished.create(16 * MIB)
+        self.goal.ioctx.remove_object(f"rbd_object_map.{self.goal.unfinished.id}")
+
+    def without_record(self, _):
+        """Made, but its record isn't written."""
+        self.goal.unfinished.create(16 * MIB)
+
+    def test_while_it_was_made_or_removed(self):
+        states = self.source.states()
+        for left in self.half_made, self.named, self.without_map, self.without_record:
+            with self.subTest(left.__doc__):
+                self.goal = self.target()
+                left("f00d" + secrets.token_hex(4))
+                self.go_on(self.source, self.goal)
+                self.assert_right(self.source, self.goal, states)
+
+    def test_abort_of_what_was_half_made_or_removed(self):
+        for left in self.half_made, self.named, self.without_map, self.without_record:
+            with self.subTest(left.__doc__):
+                self.goal = self.target()
+                image_id = "f00d" + secrets.token_hex(4)
+                left(image_id)
+                self.abort(self.goal)
+                self.assert_nothing(self.goal, image_id)
+
+    def committed(self):
+        """A target that a run has all but finished: the record still stands. :returns: the states it must have"""
+        states = self.source.states()
+        self.assertTrue(self.kill(after(0.4), self.source, self.goal, "--bandwidth", "1M"))
+        record = self.record(self.goal) | {"phase": "committing"}
+        self.go_on(self.source, self.goal)
+        self.goal.set_metadata(RECORD, json.dumps(record))
+        return states
+
+    def test_while_it_was_renamed_and_has_two_names(self):
+        states = self.committed()
+        content = self.goal.ioctx.read(f"rbd_id.{self.goal.name}")
+        rbd.RBD().rename(self.goal.ioctx, self.goal.name, self.goal.unfinished.name)
+        self.goal.ioctx.write_full(f"rbd_id.{self.goal.name}", content)
+        self.go_on(self.source, self.goal)
+        self.assert_right(self.source, self.goal, states)
+
+    def test_while_it_was_renamed_and_the_old_name_still_leads_to_it(self):
+        states = self.committed()
+        content = self.goal.ioctx.read(f"rbd_id.{self.goal.name}")
+        self.goal.ioctx.write_full(f"rbd_id.{self.goal.unfinished.name}", content)
+        self.go_on(self.source, self.goal)
+        self.assert_right(self.source, self.goal, states)
+
+
+class WhatWasDone(InterruptedTest):
+    """What stands on the target already is not copied again."""
+
+    def test_finished_snapshots(self):
+        source, whole = self.history(), self.target()
+        states = source.states()
+        sent = {step.get("snapshot"): step["sentBytes"] + step["copiedBytes"] for step in self.move(source, whole)["steps"]}
+        for kept in range(1, len(SNAPSHOTS) + 1):
+            with self.subTest(kept=kept):
+                target = self.target()
+                self.assertTrue(self.kill(when_kept(kept, later=0.1), source, target, *SLOWLY))
+                self.assertEqual(target.unfinished.snapshots, list(SNAPSHOTS[:kept]))
+                report = self.go_on(source, target)
+                self.assertTrue(report["resumed"])
+                self.assertEqual(report["snapshotsFoundFinished"], kept)
+                self.assertEqual([step.get("snapshot") for step in report["steps"]], [*SNAPSHOTS[kept:], None])
+                for step in report["steps"]:
+                    self.assertLessEqual(
+                        step["sentBytes"] + step["copiedBytes"], sent[step.get("snapshot")], report)
+                self.assert_right(source, target, states)
+
+    def test_a_stopped_step(self):
+        """A stop is between two objects: nothing at all is sent twice."""
+        source, target = self.history(snapshots=[], pieces=24), self.target()
+        states = source.states()
+        moving = self.begin(source, target, *SLOWLY, "--in-flight", "4M")
+        self.until(lambda: self.transients(source), "the source to be frozen", moving=moving)
+        time.sleep(0.7)
+        moving.send()
+        self.assertEqual(moving.wait(10).rc, 75)
+        settled = self.record(target)["settledBytes"]
+        self.assertGreater(settled, 0)
+        report = self.go_on(source, target)
+        [step] = report["steps"]
+        self.assertLessEqual(step["foundBytes"], source.size - settled)
+        self.assert_right(source, target, states)
+
+    def test_a_killed_long_step(self):
+        """What a kill costs is what was moved in the last seconds."""
+        source, target = self.history(snapshots=[], pieces=24), self.target()
+        states = source.states()
+        # As long as it takes to have settled once, and not to have ended.
+        self.assertTrue(self.kill(
+            Moment("something settled", lambda source, target, _: self.record(target)["settledBytes"] > 0),
+            source, target, "--bandwidth", "4M", "--in-flight", "4M"))
+        settled = self.record(target)["settledBytes"]
+        report = self.go_on(source, target)
+        self.assertLessEqual(report["steps"][0]["foundBytes"], source.size - settled)
+        self.assert_right(source, target, states)
+
+
+class Signals(InterruptedTest):
+    def test_it_stops_and_goes_on(self):
+        source, target = self.history(), self.target()
+        states = source.states()
+        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+            with self.subTest(number.name):
+                moving = self.begin(source, target, *SLOWLY)
+                time.sleep(0.6)
+                moving.send(number)
+                asked = time.monotonic()
+                result = moving.wait(10)
+                self.assertLess(time.monotonic() - asked, 5)
+                self.assertEqual(result.rc, 75, result)
+                self.assertIn("The same command goes on from there", result.stderr)
+                self.assertEqual(result.stdout, "")
+        self.go_on(source, target)
+        self.assert_right(source, target, states)
+
+    def test_at_any_moment(self):
+        """Whatever it is at: it ends within seconds, and the same command goes on."""
+        source = self.history(pieces=4)
+        states, chance = source.states(), random.Random(5)
+        for part in range(8):
+            target = self.target()
+            moving = self.begin(source, target)
+            time.sleep(0.05 + part * 0.12 + chance.random() * 0.1)
+            moving.send(signal.SIGINT)
+            result = moving.wait(10)
+            with self.subTest(result):
+                # Before it listens for signals it is not yet at anything.
+                self.assertIn(result.rc, (0, 75, -signal.SIGINT))
+                if result.rc != 0:
+                    self.go_on(source, target)
+                self.assert_right(source, target, states)
+
+    def test_progress_off_a_terminal_is_plain_lines(self):
+        source, target = self.history(), self.target()
+        result = self.begin(source, target, "--bandwidth", "10M", progress="auto").wait(60)
+        self.assertEqual(result.rc, 0, result)
+        self.assertNotRegex(result.stderr, r"[\r\x1b]")
+        self.assertRegex(result.stderr, r"(?m)^snapshot (one|two|three) \([123] of 3\) .* [0-9]+% .*MiB/s.*$")
+
+
+class Terminal(InterruptedTest):
+    """As a person runs it: the program's stdin, stdout and stderr are a terminal, and Ctrl-C is typed."""
+
+    def type(self, source, target, options, keys):
+        """Runs a move on a terminal; types each of the keys once what is awaited before it was shown.
+
+        :returns: what was shown, and the exit status
+        """
+        command = [setting("GODWIT"), "migrate", source.address, target.address, *options]
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(command[0], command)
+        shown, awaited = "", list(keys)
+        deadline = time.monotonic() + 30
+        with contextlib.closing(os.fdopen(terminal, "wb", buffering=0)):
+            while True:
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                    self.fail(f"hung: {shown!r}")
+                if select.select([terminal], [], [], 0.1)[0]:
+                    try:
+                        shown += os.read(terminal, 65536).decode()
+                    except OSError:
+                        break  # nobody has it open any more
+                if awaited and re.search(awaited[0][0], shown):
+                    os.write(terminal, awaited.pop(0)[1])
+        self.assertEqual(awaited, [], f"never shown: {shown!r}")
+        return shown, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def test_a_bar_and_ctrl_c(self):
+        source, target = self.history(), self.target()
+        states = source.states()
+        shown, status = self.type(source, target, SLOWLY, [(r"snapshot two .*\[#+-*\] +[0-9]+%", b"\x03")])
+        self.assertEqual(status, 75, shown)
+        self.assertIn("stopping after what is under way", shown)
+        self.assertIn("The same command goes on from there", shown)
+        # Redrawn in its place, and taken away at the end.
+        self.assertGreater(len(re.findall(r"\r[^\r\n]*\x1b\[K", shown)), 3, shown)
+        before = shown[:shown.index("stopping")]
+        self.assertEqual(before.count("\n"), before.count("^C") and 1, repr(before))
+        shown, status = self.type(source, target, [], [])
+        self.assertEqual(status, 0, shown)
+        self.assertRegex(shown.replace("\r\n", "\n"), r"(?m)^(.*\x1b\[K)?moved .* to .*$")
+        self.assert_right(source, target, states)
+
+    def test_a_narrow_terminal(self):
+        """A bar longer than a line would leave a trail."""
+        source, target = self.history(), self.target()
+        command = [setting("GODWIT"), "migrate", source.address, target.address, *SLOWLY]
+        shown, status = self.type_in_columns(40, command)
+        self.assertEqual(status, 0, shown)
+        drawn = re.findall(r"\r([^\r\n\x1b]*)\x1b\[K", shown)
+        self.assertTrue(any("%" in line for line in drawn), shown)
+        self.assertLess(max(map(len, drawn)), 40, shown)
+
+    def type_in_columns(self, columns, command):
+        import fcntl
+        import struct
+        import termios
+        pid, terminal = pty.fork()
+        if pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            os.execv(command[0], command)
+        shown, deadline = "", time.monotonic() + 30
+        with contextlib.closing(os.fdopen(terminal, "wb", buffering=0)):
+            while time.monotonic() < deadline:
+                try:
+                    shown += os.read(terminal, 65536).decode()
+                except OSError:
+                    break
+        return shown, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
