@@ -50,12 +50,12 @@ package struct Move: Sendable {
                 try await target.make(as: carried(description), record: record.text())
                 try await target.own()
             }
-            try await proceed(record, &report)
+            try await proceed(record, description, &report)
         case .unfinished(let text):
             report.resumed = true
             let record = try Takeover(self).record(text, of: description)
             try await takeOver(record)
-            try await proceed(record, &report)
+            try await proceed(record, description, &report)
         }
         report.seconds = (ContinuousClock.now - start).seconds
         return report
@@ -88,12 +88,12 @@ package struct Move: Sendable {
 
     /// From an owned target to the end of the move.
     private func proceed(
-        _ record: consuming Record, _ report: inout Report
+        _ record: consuming Record, _ seen: VolumeDescription, _ report: inout Report
     ) async throws(MoveError) {
         do throws(MoveError) {
             if report.resumed { try await Preflight(self).refuseSourceObstacles() }
             let walk = Walk(self, record: record)
-            let description = try await walk.run(&report)
+            let description = try await walk.run(from: seen, &report)
             report.notCarried = description.notCarried
             try await commit(walk.record, description, &report)
         } catch {

@@ -24,7 +24,8 @@ final class Walk: Sendable {
     /// Takes every step there is, and those that come up meanwhile.
     ///
     /// - Returns: The source as it was when nothing was left to do.
-    func run(_ report: inout Report) async throws(MoveError) -> VolumeDescription {
+    /// - Parameter seen: The source as it was just now.
+    func run(from seen: VolumeDescription, _ report: inout Report) async throws(MoveError) -> VolumeDescription {
         var frozen = try await staged(.underWay) { () throws(VolumeError) in try await freeze() }
         let route = try await staged(.underWay) { () throws(VolumeError) in
             if let shorter = try await move.target.route(from: move.source) { return shorter }
@@ -32,13 +33,14 @@ final class Walk: Sendable {
                 source: move.source, target: move.target, granularity: move.options.granularity) as any Route
         }
         report.route = route is StreamRoute ? .stream : .objects
-        var isFirst = true
+        var description = move.carried(seen)
+        report.snapshotsFoundFinished = try await staged(.underWay) { () throws(VolumeError) in
+            try await move.target.kept().count
+        }
         while true {
-            // Anew each time: a snapshot that the user takes meanwhile is one more step.
-            let (description, kept) = try await staged(.underWay) { () throws(VolumeError) in
-                (move.carried(try await move.source.describe()), try await move.target.kept().map(\.name))
+            let kept = try await staged(.underWay) { () throws(VolumeError) in
+                try await move.target.kept().map(\.name)
             }
-            if isFirst { report.snapshotsFoundFinished = kept.count }
             guard !frozen.isEmpty else {
                 try await take(
                     Step(base: nil, goal: .head, size: description.size), along: route, title: "head", &report)
@@ -54,11 +56,14 @@ final class Walk: Sendable {
             let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
                 try await move.source.isUnchanged(since: arrived)
             }
-            isFirst = false
-            if isUnchanged {
-                if try await hasNewSnapshots(since: description) { continue }
-                return description
+            // Anew each time: a snapshot that the user takes meanwhile is one more step.
+            let present = try await staged(.underWay) { () throws(VolumeError) in
+                move.carried(try await move.source.describe())
             }
+            let hasNewSnapshots = present.snapshots != description.snapshots
+            description = present
+            if isUnchanged, !hasNewSnapshots { return description }
+            if hasNewSnapshots { continue }
             // A writer came meanwhile. If it has gone again, what it wrote is one more step.
             try await Preflight(move).refuseSourceObstacles()
             let name = Self.transientName()
@@ -67,12 +72,6 @@ final class Walk: Sendable {
                 return try await move.source.freeze(as: name)
             }
             if let newest { frozen.append(newest) }
-        }
-    }
-
-    private func hasNewSnapshots(since description: VolumeDescription) async throws(MoveError) -> Bool {
-        try await staged(.underWay) { () throws(VolumeError) in
-            try await move.carried(move.source.describe()).snapshots != description.snapshots
         }
     }
 

@@ -15,6 +15,8 @@ package final class RBDTarget: TargetVolume {
     let wishes: LayoutWishes
     /// Told what is waited for.
     private let notice: @Sendable (String) -> Void
+    /// The image as this process made it, and doesn't own it yet.
+    private let made = Mutex<Image?>(nil)
     /// The unfinished image, once it is this process's.
     private let owned = Mutex<Image?>(nil)
 
@@ -41,15 +43,15 @@ package final class RBDTarget: TargetVolume {
     var unfinishedName: String { Marking.unfinished(name) }
 
     package func state() async throws(VolumeError) -> TargetState {
-        if let metadata = try await metadata(of: name) {
+        if try await pool.id(ofNamed: name) != nil, let metadata = try await metadata(of: name) {
             return metadata[Marking.record].map { .committed(record: $0) } ?? .foreign
         }
+        guard try await hasUnfinishedName() else { return .absent }
         if let metadata = try await metadata(of: unfinishedName) {
             // Without a record: the run that made it was ended before it could say what it was about to do.
             return .unfinished(record: metadata[Marking.record] ?? "")
         }
-        if try await hasUnfinishedName() { return .unfinished(record: "") }
-        return .absent
+        return .unfinished(record: "")
     }
 
     private func metadata(of image: String) async throws(VolumeError) -> [String: String]? {
@@ -123,16 +125,27 @@ package final class RBDTarget: TargetVolume {
             }
             try check(code, "rbd_create4", on: self.address)
         }
-        try await withImage(unfinishedName, for: .writing) { image throws(VolumeError) in
-            // The holder first: without a record the target is anybody's to remove.
-            try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
-            try await image.setMetadata(Marking.record, to: record)
-        }
+        let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+        made.withLock { $0 = image }
+        // The holder first: without a record the target is anybody's to remove.
+        try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
+        try await image.setMetadata(Marking.record, to: record)
     }
 
     @discardableResult
     package func own() async throws(VolumeError) -> Bool {
         guard owned.withLock({ $0 == nil }) else { return false }
+        if let image = made.withLock({ $0.take() }) {
+            // Nobody can have been at it before; the holder is written.
+            do throws(VolumeError) {
+                try await lock(image)
+            } catch {
+                await image.close()
+                throw error
+            }
+            owned.withLock { $0 = image }
+            return false
+        }
         if case .committed = try await state() {
             return try await withImage(name, for: .reading) { image throws(VolumeError) in
                 try await fencePredecessor(on: image)
@@ -198,6 +211,14 @@ package final class RBDTarget: TargetVolume {
         }
     }
 
+    private func unlock(_ image: Image) async throws(VolumeError) {
+        if try await image.features().contains(.exclusiveLock) {
+            unsafe try await image.call("rbd_lock_release") { unsafe rbd_lock_release($0) }
+        } else {
+            unsafe try await image.call("rbd_unlock") { unsafe rbd_unlock($0, "godwit") }
+        }
+    }
+
     private func image() throws(VolumeError) -> Image {
         guard let image = owned.withLock({ $0 }) else {
             throw VolumeError(.failed, "own", on: address, reason: "the target isn't this process's yet")
@@ -214,7 +235,7 @@ package final class RBDTarget: TargetVolume {
     }
 
     package func close() async {
-        guard let image = owned.withLock({ $0.take() }) else { return }
+        guard let image = owned.withLock({ $0.take() }) ?? made.withLock({ $0.take() }) else { return }
         try? await image.removeMetadata(Marking.holder)
         await image.close()
     }
@@ -287,11 +308,8 @@ package final class RBDTarget: TargetVolume {
 
     package func route(from source: any Volume) async throws(VolumeError) -> (any Route)? {
         guard let source = source as? RBDSource else { return nil }
-        let description = try await source.describe()
-        guard let from = description.layout, description.changed.isEmpty else { return nil }
-        guard try await source.canReadObjects() else { return nil }
-        let image = try image()
-        guard from.placesBytesLike(try await image.layout()) else { return nil }
+        guard let from = try await source.layoutOfObjects() else { return nil }
+        guard from.placesBytesLike(try await image().layout()) else { return nil }
         if let maps = try await objects().maps, try await maps.load(nil) == nil { return nil }
         return ObjectRoute(source: source, target: self, objectSize: from.objectSize)
     }
@@ -299,9 +317,8 @@ package final class RBDTarget: TargetVolume {
     // MARK: Finishing it, or giving it up
 
     package func commit(as source: VolumeDescription) async throws(VolumeError) {
-        if case .committed = try await state() { return }
+        guard let image = owned.withLock({ $0 }) else { return try await settleName() }
         let layout = wishes.applied(to: source.layout)
-        let image = try image()
         for (key, value) in source.metadata.sorted(by: { $0.key < $1.key }) {
             try await image.setMetadata(key, to: value)
         }
@@ -309,18 +326,28 @@ package final class RBDTarget: TargetVolume {
             let journaling = Features.journaling.rawValue
             unsafe try await image.call("rbd_update_features") { unsafe rbd_update_features($0, journaling, 1) }
         }
-        // The holder's name stays until the move is over: it may die before that.
-        owned.withLock { $0 = nil }
-        await image.close()
+        // The rename may want the lock for itself. The image stays open, and the holder's name in it, until the move is
+        // over: this process may die before that.
+        try await unlock(image)
         try await settleName()
     }
 
     package func forget() async throws(VolumeError) {
-        try await settleName()
-        try await withImage(name, for: .writing) { image throws(VolumeError) in
+        func forget(_ image: Image) async throws(VolumeError) {
             try await image.removeMetadata(Marking.holder)
             try await image.removeMetadata(Marking.record)
         }
+        guard let image = owned.withLock({ $0.take() }) else {
+            try await settleName()
+            return try await withImage(name, for: .writing, forget)
+        }
+        do throws(VolumeError) {
+            try await forget(image)
+        } catch {
+            await image.close()
+            throw error
+        }
+        await image.close()
     }
 
     package func discard() async throws(VolumeError) {
@@ -386,19 +413,19 @@ extension Image {
 }
 
 extension RBDSource {
-    /// Whether the image's objects may be read past librbd.
-    func canReadObjects() async throws(VolumeError) -> Bool {
+    /// How the image lies on its objects, if they hold all of its bytes in every state.
+    fileprivate func layoutOfObjects() async throws(VolumeError) -> Layout? {
         try await withImage { image throws(VolumeError) in
             let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
-            guard isOld == 0, try await image.overlap() == .zero else { return false }
+            guard isOld == 0, try await image.overlap() == .zero else { return nil }
+            let layout = try await image.layout()
             // A snapshot may have had a parent that the head has no more.
             for listed in try await image.snapshots() where listed.kind == RBD_SNAP_NAMESPACE_TYPE_USER {
-                let overlap = try await withImage(at: listed.snapshot) { older throws(VolumeError) in
-                    try await older.overlap()
-                }
-                guard overlap == .zero else { return false }
+                let id = listed.snapshot.id
+                unsafe try await image.call("rbd_snap_set_by_id") { unsafe rbd_snap_set_by_id($0, id) }
+                guard try await image.overlap() == .zero else { return nil }
             }
-            return true
+            return layout
         }
     }
 }

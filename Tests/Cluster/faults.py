@@ -1,12 +1,20 @@
 """Moves that are ended before they are over, and what must be true after the same command was given again."""
 
+import fcntl
 import json
+import os
+import pty
 import random
+import re
+import select
+import signal
+import struct
+import termios
 import time
 
 import rbd
 
-from harness import KIB, MIB, STANDARD, UNFINISHED, ClusterTest, run, start
+from harness import KIB, MIB, STANDARD, ClusterTest, run, start
 from volumes import objects_named
 
 RECORD, HOLDER = "godwit.record", "godwit.holder"
@@ -55,6 +63,36 @@ def when_kept(count, later=0.0):
     """The step to the snapshot after that has begun."""
     return Moment(
         f"{count} snapshots kept", lambda source, target, _: len(target.unfinished.all_snapshots()) >= count, later)
+
+
+def on_terminal(command, keys=(), columns=100, limit=30):
+    """Runs a program with a terminal as its stdin, stdout and stderr.
+
+    :param keys: what to await on it (a pattern), and what to type then: one after the other
+    :returns: what was shown, and the exit status
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execv(command[0], command)
+    shown, keys, deadline = "", list(keys), time.monotonic() + limit
+    try:
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.1)[0]:
+                try:
+                    shown += os.read(terminal, 65536).decode("utf-8", "replace")
+                except OSError:
+                    break  # nobody has it open any more
+            if keys and re.search(keys[0][0], shown):
+                os.write(terminal, keys.pop(0)[1])
+        else:
+            os.kill(pid, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(terminal)
+    if keys or status == -signal.SIGKILL:
+        raise AssertionError(f"{'never shown' if keys else 'hung'}: {keys}: {shown!r}")
+    return shown, status
 
 
 class InterruptedTest(ClusterTest):
@@ -125,6 +163,11 @@ class InterruptedTest(ClusterTest):
                 or snapshot.get("trash", {}).get("original_name", "").startswith("godwit")]
 
     @staticmethod
+    def states(source):
+        """What a move carries of it: without the snapshots that a move holds."""
+        return [state for state in source.states() if not (state[0] or "").startswith("godwit")]
+
+    @staticmethod
     def traces(image_id, ioctx):
         """Names of all objects of an image: header, maps and data, of its snapshots as well."""
         return [name for name in objects_named("rbd_", ioctx) if image_id in name.split(".")]
@@ -168,4 +211,4 @@ class InterruptedTest(ClusterTest):
 
 
 __all__ = [
-    "HOLDER", "InterruptedTest", "Moment", "RECORD", "SNAPSHOTS", "UNFINISHED", "after", "when_kept", "write_at_random"]
+    "HOLDER", "InterruptedTest", "Moment", "RECORD", "SNAPSHOTS", "after", "on_terminal", "when_kept", "write_at_random"]

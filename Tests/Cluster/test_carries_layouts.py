@@ -167,7 +167,7 @@ class Features(LayoutTest):
 
     def test_an_object_map_that_is_flagged_as_invalid(self):
         """What such a map says is not believed."""
-        source = self.with_history()
+        source = self.with_history(size=16 * MIB)
         with source.open() as image:
             stray = image.block_name_prefix() + ".0000000000000001"
         source.ioctx.write_full(stray, noise(8 * KIB, seed=7))

@@ -1,21 +1,19 @@
 """Moves that are killed, stopped, doubled, or whose source changes meanwhile: the same command goes on, to the same end."""
 
-import contextlib
 import json
 import os
-import pty
 import random
 import re
 import secrets
-import select
 import signal
 import sys
 import time
 
+import rados
 import rbd
 
 from faults import (
-    HOLDER, RECORD, SNAPSHOTS, InterruptedTest, Moment, after, when_kept, write_at_random)
+    HOLDER, RECORD, SNAPSHOTS, InterruptedTest, Moment, after, on_terminal, when_kept, write_at_random)
 from harness import KIB, MIB, STANDARD, run, setting, start
 
 # A source without an object map takes other ways than one with it.
@@ -63,7 +61,7 @@ class Kills(InterruptedTest):
         print(f"\n{self.id()}: to repeat: GODWIT_SEED={seed}", file=sys.stderr)
         chance = random.Random(f"{seed} {features}")
         source = self.history(features=features)
-        states = source.states()
+        states = self.states(source)
         whole = run("migrate", source.address, self.target().address, *SLOWLY).seconds
         moments, killed = self.moments(chance, count, whole), 0
         while killed < count:
@@ -119,7 +117,7 @@ class WhileUnfinished(InterruptedTest):
 
     def test_another_source_is_refused(self):
         source, target = self.unfinished()
-        states = source.states()
+        states = self.states(source)
         other = self.history(snapshots=["other"], size=8 * MIB, pieces=1, length=MIB)
         before, left = other.portrait(), target.unfinished.metadata
         result = self.godwit(73, "migrate", other.address, target.address)
@@ -155,7 +153,7 @@ class WhileUnfinished(InterruptedTest):
         for features in STANDARD, PLAIN:
             with self.subTest(features):
                 source, target = self.unfinished(features=features)
-                image_id, states = target.unfinished.id, source.states()
+                image_id, states = target.unfinished.id, self.states(source)
                 self.assertNotEqual(self.traces(image_id, target.ioctx), [])
                 result = self.abort(target)
                 self.assertIn(target.address, result.stdout)
@@ -177,7 +175,7 @@ class WhileUnfinished(InterruptedTest):
 
     def test_abort_of_a_move_that_runs(self):
         source, target = self.history(), self.target()
-        states = source.states()
+        states = self.states(source)
         moving = self.begin(source, target, *SLOWLY)
         self.until(lambda: target.unfinished.exists and HOLDER in target.unfinished.metadata, "the move to begin", moving=moving)
         self.until(lambda: self.transients(source), "the source to be frozen", moving=moving)
@@ -225,7 +223,6 @@ class WithinACall(InterruptedTest):
 
     def enter(self, name, image_id):
         """Adds an image to its pool's directory (rbd_directory, as cls_rbd keeps it)."""
-        import rados
         with rados.WriteOpCtx() as operation:
             self.goal.ioctx.set_omap(
                 operation, (f"name_{name}", f"id_{image_id}"), (self.encoded(image_id), self.encoded(name)))
@@ -250,7 +247,7 @@ class WithinACall(InterruptedTest):
         self.goal.unfinished.create(16 * MIB)
 
     def test_while_it_was_made_or_removed(self):
-        states = self.source.states()
+        states = self.states(self.source)
         for left in self.half_made, self.named, self.without_map, self.without_record:
             with self.subTest(left.__doc__):
                 self.goal = self.target()
@@ -269,7 +266,7 @@ class WithinACall(InterruptedTest):
 
     def committed(self):
         """A target that a run has all but finished: the record still stands. :returns: the states it must have"""
-        states = self.source.states()
+        states = self.states(self.source)
         self.assertTrue(self.kill(after(0.4), self.source, self.goal, "--bandwidth", "1M"))
         record = self.record(self.goal) | {"phase": "committing"}
         self.go_on(self.source, self.goal)
@@ -297,7 +294,7 @@ class WhatWasDone(InterruptedTest):
 
     def test_finished_snapshots(self):
         source, whole = self.history(), self.target()
-        states = source.states()
+        states = self.states(source)
         sent = {step.get("snapshot"): step["sentBytes"] + step["copiedBytes"] for step in self.move(source, whole)["steps"]}
         for kept in range(1, len(SNAPSHOTS) + 1):
             with self.subTest(kept=kept):
@@ -316,7 +313,7 @@ class WhatWasDone(InterruptedTest):
     def test_a_stopped_step(self):
         """A stop is between two objects: nothing at all is sent twice."""
         source, target = self.history(snapshots=[], pieces=24), self.target()
-        states = source.states()
+        states = self.states(source)
         moving = self.begin(source, target, *SLOWLY, "--in-flight", "4M")
         self.until(lambda: self.transients(source), "the source to be frozen", moving=moving)
         time.sleep(0.7)
@@ -332,7 +329,7 @@ class WhatWasDone(InterruptedTest):
     def test_a_killed_long_step(self):
         """What a kill costs is what was moved in the last seconds."""
         source, target = self.history(snapshots=[], pieces=24), self.target()
-        states = source.states()
+        states = self.states(source)
         # As long as it takes to have settled once, and not to have ended.
         self.assertTrue(self.kill(
             Moment("something settled", lambda source, target, _: self.record(target)["settledBytes"] > 0),
@@ -346,7 +343,7 @@ class WhatWasDone(InterruptedTest):
 class Signals(InterruptedTest):
     def test_it_stops_and_goes_on(self):
         source, target = self.history(), self.target()
-        states = source.states()
+        states = self.states(source)
         for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
             with self.subTest(number.name):
                 moving = self.begin(source, target, *SLOWLY)
@@ -364,7 +361,7 @@ class Signals(InterruptedTest):
     def test_at_any_moment(self):
         """Whatever it is at: it ends within seconds, and the same command goes on."""
         source = self.history(pieces=4)
-        states, chance = source.states(), random.Random(5)
+        states, chance = self.states(source), random.Random(5)
         for part in range(8):
             target = self.target()
             moving = self.begin(source, target)
@@ -389,72 +386,322 @@ class Signals(InterruptedTest):
 class Terminal(InterruptedTest):
     """As a person runs it: the program's stdin, stdout and stderr are a terminal, and Ctrl-C is typed."""
 
-    def type(self, source, target, options, keys):
-        """Runs a move on a terminal; types each of the keys once what is awaited before it was shown.
-
-        :returns: what was shown, and the exit status
-        """
-        command = [setting("GODWIT"), "migrate", source.address, target.address, *options]
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.execv(command[0], command)
-        shown, awaited = "", list(keys)
-        deadline = time.monotonic() + 30
-        with contextlib.closing(os.fdopen(terminal, "wb", buffering=0)):
-            while True:
-                if time.monotonic() > deadline:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                    self.fail(f"hung: {shown!r}")
-                if select.select([terminal], [], [], 0.1)[0]:
-                    try:
-                        shown += os.read(terminal, 65536).decode()
-                    except OSError:
-                        break  # nobody has it open any more
-                if awaited and re.search(awaited[0][0], shown):
-                    os.write(terminal, awaited.pop(0)[1])
-        self.assertEqual(awaited, [], f"never shown: {shown!r}")
-        return shown, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
     def test_a_bar_and_ctrl_c(self):
         source, target = self.history(), self.target()
-        states = source.states()
-        shown, status = self.type(source, target, SLOWLY, [(r"snapshot two .*\[#+-*\] +[0-9]+%", b"\x03")])
+        states = self.states(source)
+        command = [setting("GODWIT"), "migrate", source.address, target.address]
+        shown, status = on_terminal([*command, *SLOWLY], [(r"snapshot two .*\[#+-*\] +[0-9]+%", b"\x03")])
         self.assertEqual(status, 75, shown)
-        self.assertIn("stopping after what is under way", shown)
         self.assertIn("The same command goes on from there", shown)
-        # Redrawn in its place, and taken away at the end.
-        self.assertGreater(len(re.findall(r"\r[^\r\n]*\x1b\[K", shown)), 3, shown)
-        before = shown[:shown.index("stopping")]
-        self.assertEqual(before.count("\n"), before.count("^C") and 1, repr(before))
-        shown, status = self.type(source, target, [], [])
+        before, after_it = shown.split("godwit: stopping after what is under way")
+        # Redrawn in its place, line after line that is no new line; then taken away.
+        self.assertGreater(len(re.findall(r"\r[^\r\n]+\x1b\[K", before)), 3, shown)
+        self.assertNotIn("\n", before.rstrip())
+        self.assertIn("\r\x1b[K", after_it)
+        shown, status = on_terminal(command)
         self.assertEqual(status, 0, shown)
-        self.assertRegex(shown.replace("\r\n", "\n"), r"(?m)^(.*\x1b\[K)?moved .* to .*$")
+        self.assertRegex(shown, r"\x1b\[Kmoved .* to .*\r\n")
         self.assert_right(source, target, states)
 
     def test_a_narrow_terminal(self):
         """A bar longer than a line would leave a trail."""
         source, target = self.history(), self.target()
-        command = [setting("GODWIT"), "migrate", source.address, target.address, *SLOWLY]
-        shown, status = self.type_in_columns(40, command)
+        shown, status = on_terminal(
+            [setting("GODWIT"), "migrate", source.address, target.address, *SLOWLY], columns=40)
         self.assertEqual(status, 0, shown)
         drawn = re.findall(r"\r([^\r\n\x1b]*)\x1b\[K", shown)
         self.assertTrue(any("%" in line for line in drawn), shown)
         self.assertLess(max(map(len, drawn)), 40, shown)
 
-    def type_in_columns(self, columns, command):
-        import fcntl
-        import struct
-        import termios
-        pid, terminal = pty.fork()
-        if pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-            os.execv(command[0], command)
-        shown, deadline = "", time.monotonic() + 30
-        with contextlib.closing(os.fdopen(terminal, "wb", buffering=0)):
-            while time.monotonic() < deadline:
-                try:
-                    shown += os.read(terminal, 65536).decode()
-                except OSError:
-                    break
-        return shown, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+class Rivals(InterruptedTest):
+    """Two runs of the same move at once."""
+
+    def test_the_second_is_refused_and_the_first_unharmed(self):
+        source, target = self.history(), self.target()
+        states = self.states(source)
+        first = self.begin(source, target, *SLOWLY)
+        for moment in (when_kept(1), when_kept(3)):
+            moment.await_(first, source, target)
+            result = self.godwit(75, "migrate", source.address, target.address)
+            self.assertIn(f"process {first.pid}", result.stderr)
+        result = first.wait(30)
+        self.assertEqual(result.rc, 0, result)
+        self.assertFalse(result.json["resumed"])
+        self.assert_right(source, target, states)
+
+    def test_begun_at_the_same_moment(self):
+        """Whoever comes first, one of them finishes it, and the other says why it didn't."""
+        source = self.history(pieces=4)
+        states = self.states(source)
+        for gap in (0, 0, 0.02, 0.04, 0.06, 0.1):
+            with self.subTest(gap=gap):
+                target = self.target()
+                first = self.begin(source, target)
+                time.sleep(gap)
+                second = self.begin(source, target)
+                results = [first.wait(60), second.wait(60)]
+                codes = sorted(result.rc for result in results)
+                self.assertIn(codes, ([0, 73], [0, 75]), results)
+                self.assert_right(source, target, states)
+
+    def test_another_move_to_the_same_target(self):
+        source, other, target = self.history(), self.history(snapshots=["other"]), self.target()
+        states = self.states(source)
+        first = self.begin(source, target, *SLOWLY)
+        when_kept(1).await_(first, source, target)
+        result = self.godwit(73, "migrate", other.address, target.address)
+        self.assertIn(source.address, result.stderr)
+        self.assert_clean(other)
+        self.assertEqual(first.wait(30).rc, 0)
+        self.assert_right(source, target, states)
+
+
+class AnotherHost(InterruptedTest):
+    """A run that was at the target on a host that this one can't look into.
+
+    There is one host here: the holder in the target's metadata is made to look as if it were on another.
+    """
+
+    def disguise(self, target):
+        holder = json.loads(target.unfinished.metadata[HOLDER])
+        target.cluster.tool(
+            "rbd", "image-meta", "set", target.unfinished.spec, HOLDER,
+            json.dumps(holder | {"boot": "another", "host": "elsewhere"}))
+
+    def test_it_is_waited_for_until_its_watch_expires(self):
+        # A dead one and a living one, at once, as each takes half a minute.
+        dead, living = [(self.history(), self.target()) for _ in range(2)]
+        states = self.states(dead[0])
+        self.assertTrue(self.kill(when_kept(1), *dead, *SLOWLY))
+        lives = self.begin(*living, "--bandwidth", "2M")
+        when_kept(0, later=0.5).await_(lives, *living)
+        for _, target in dead, living:
+            self.disguise(target)
+        goes_on, refused = self.begin(*dead, progress="plain"), self.begin(*living, progress="plain")
+        result = goes_on.wait(45)
+        self.assertEqual(result.rc, 0, result)
+        self.assertRegex(result.stderr, r"waiting for process [0-9]+ on elsewhere")
+        self.assert_right(*dead, states)
+        result = refused.wait(45)
+        self.assertEqual(result.rc, 75, result)
+        self.assertIn(f"process {lives.pid} on elsewhere is moving into it", result.stderr)
+        # Which one finds its own holder again when it goes.
+        self.assertFalse(lives.has_ended)
+        lives.send()
+        self.assertEqual(lives.wait(15).rc, 75)
+        states = self.states(living[0])
+        self.go_on(*living)
+        self.assert_right(*living, states)
+
+    def test_waiting_can_be_stopped(self):
+        source, target = self.history(), self.target()
+        self.assertTrue(self.kill(when_kept(1), source, target, *SLOWLY))
+        self.disguise(target)
+        waits = self.begin(source, target, progress="plain")
+        self.until(lambda: "waiting for process" in waits.text(), "it to wait", moving=waits)
+        waits.send()
+        result = waits.wait(10)
+        self.assertEqual(result.rc, 75, result)
+
+
+class SourceChangedBetweenRuns(InterruptedTest):
+    """It comes out right, or is refused with a word for it: never wrong bytes."""
+
+    def changed(self, change, kept=2, rc=0, says="", size=48 * MIB):
+        """Stops a move once so many snapshots are kept, changes its source, and gives the command again."""
+        source, target = self.history(size=size, pieces=6, length=2 * MIB), self.target()
+        self.assertTrue(self.kill(when_kept(kept, later=0.1), source, target, "--bandwidth", "10M"))
+        self.assertEqual(len(target.unfinished.snapshots), kept)
+        change(source)
+        states = self.states(source)
+        result = run("migrate", source.address, target.address, timeout=60)
+        self.assertEqual(result.rc, rc, result)
+        if rc == 0:
+            return self.assert_right(source, target, states)
+        self.assertRegex(result.stderr, says)
+        self.assertIn(f"godwit abort {target.address}", result.stderr)
+        self.abort(target)
+        self.assert_clean(source)
+        self.assert_same(source, source, states)
+
+    def write(self, source, seed=9):
+        with source:
+            write_at_random(source, random.Random(seed), 4, MIB)
+
+    def test_written(self):
+        for kept in (0, 2, 3):
+            with self.subTest(kept=kept):
+                self.changed(self.write, kept)
+
+    def test_a_snapshot_more(self):
+        self.changed(lambda source: source.snap("four"))
+
+    def test_written_between_snapshots_more(self):
+        def change(source):
+            self.write(source, 1)
+            source.snap("four", protect=True)
+            self.write(source, 2)
+            source.snap("five")
+            self.write(source, 3)
+        self.changed(change)
+
+    def test_a_snapshot_fewer(self):
+        refused = r"snapshot .* (removed|no more)|no more at"
+        for kept, name, rc in ((1, "three", 0), (3, "one", 73), (1, "one", 73), (1, "two", 73)):
+            with self.subTest(kept=kept, removed=name):
+                def change(source):
+                    if name == "two":
+                        with source.writable() as image:
+                            image.unprotect_snap(name)
+                    source.remove_snap(name)
+                self.changed(change, kept, rc, refused)
+
+    def test_another_snapshot_of_the_same_name(self):
+        """Of what is kept already, or of what is under way."""
+        for kept, name in ((3, "one"), (3, "three"), (2, "three"), (1, "one")):
+            with self.subTest(kept=kept, name=name):
+                def change(source):
+                    source.remove_snap(name)
+                    self.write(source)
+                    source.snap(name)
+                self.changed(change, kept, 73, "removed|no more")
+
+    def test_the_same_name_and_nothing_written(self):
+        for kept, name in ((3, "one"), (3, "three")):
+            with self.subTest(kept=kept, name=name):
+                def change(source):
+                    source.remove_snap(name)
+                    source.snap(name)
+                self.changed(change, kept, 73, "removed|no more")
+
+    def test_a_snapshot_that_was_to_come_made_anew(self):
+        def change(source):
+            source.remove_snap("three")
+            self.write(source)
+            source.snap("three")
+        self.changed(change, kept=1)
+
+    def test_a_snapshot_renamed(self):
+        def change(source):
+            with source.writable() as image:
+                image.rename_snap("one", "eins")
+        self.changed(change, kept=2, rc=73, says="one")
+
+    def test_rolled_back(self):
+        self.changed(lambda source: source.rollback("one"))
+
+    def test_shrunk_and_grown(self):
+        self.changed(lambda source: source.resize(17 * MIB + 512))
+        self.changed(lambda source: source.resize(80 * MIB))
+
+    def test_shrunk_then_grown(self):
+        def change(source):
+            source.resize(5 * MIB)
+            source.resize(48 * MIB)
+        self.changed(change, kept=3)
+
+    def test_the_frozen_state_removed_by_hand(self):
+        def change(source):
+            for name in self.transients(source):
+                source.remove_snap(name)
+        self.changed(change, kept=1)
+        self.changed(change, kept=3, rc=73, says="no more")
+
+    def test_renamed(self):
+        """It is the same image still: its new name goes on."""
+        source, target = self.history(), self.target()
+        self.assertTrue(self.kill(when_kept(2), source, target, *SLOWLY))
+        renamed = self.target("fast")
+        rbd.RBD().rename(source.ioctx, source.name, renamed.name)
+        states = self.states(renamed)
+        self.go_on(renamed, target)
+        self.assert_right(renamed, target, states)
+
+
+class SourceChangedMeanwhile(InterruptedTest):
+    """While a run is at it."""
+
+    def meanwhile(self, change, rc=0, says=""):
+        source, target = self.history(size=48 * MIB, pieces=6, length=2 * MIB), self.target()
+        moving = self.begin(source, target, "--bandwidth", "16M")
+        when_kept(1, later=0.1).await_(moving, source, target)
+        change(source)
+        self.assertFalse(moving.has_ended)
+        result = moving.wait(60)
+        self.assertEqual(result.rc, rc, result)
+        states = self.states(source)
+        if rc == 0:
+            return self.assert_right(source, target, states)
+        self.assertRegex(result.stderr, says)
+        if rc == 75:
+            self.go_on(source, target)
+            return self.assert_right(source, target, states)
+        self.abort(target)
+        self.assert_clean(source)
+
+    def write(self, source):
+        with source:
+            write_at_random(source, random.Random(3), 4, MIB)
+
+    def test_written(self):
+        self.meanwhile(self.write)
+
+    def test_a_snapshot(self):
+        self.meanwhile(lambda source: source.snap("four"))
+
+    def test_written_between_snapshots(self):
+        def change(source):
+            self.write(source)
+            source.snap("four")
+            source.fill(3 * MIB, MIB, seed=4)
+            source.snap("five", protect=True)
+            source.fill(4 * MIB, 700 * KIB, seed=5)
+        self.meanwhile(change)
+
+    def test_shrunk(self):
+        self.meanwhile(lambda source: source.resize(9 * MIB + 512))
+
+    def test_grown(self):
+        self.meanwhile(lambda source: source.resize(96 * MIB))
+
+    def test_a_snapshot_removed(self):
+        self.meanwhile(lambda source: source.remove_snap("three"), rc=73, says="three")
+
+    def test_the_snapshot_under_way_removed(self):
+        def change(source):
+            with source.writable() as image:
+                image.unprotect_snap("two")
+            source.remove_snap("two")
+        self.meanwhile(change, rc=73, says="two|no more")
+
+    def test_a_writer_that_stays(self):
+        source, target = self.history(), self.target()
+        moving = self.begin(source, target, *SLOWLY)
+        when_kept(1).await_(moving, source, target)
+        with source:
+            source.fill(5 * MIB, MIB, seed=6)
+            result = moving.wait(30)
+            self.assertEqual(result.rc, 75, result)
+            self.assertIn("open for writing", result.stderr)
+            self.assertFalse(target.exists)
+            result = self.godwit(75, "migrate", source.address, target.address)
+            self.assertIn("open for writing", result.stderr)
+            source.fill(9 * MIB, MIB, seed=7)
+        states = self.states(source)
+        self.go_on(source, target)
+        self.assert_right(source, target, states)
+
+    def test_removed(self):
+        """The image itself, which its snapshots hinder: so its cluster's administrator meant it."""
+        source, target = self.history(snapshots=[], pieces=24), self.target()
+        moving = self.begin(source, target, *SLOWLY)
+        self.until(lambda: self.transients(source), "the source to be frozen", moving=moving)
+        time.sleep(0.5)
+        image_id = target.unfinished.id
+        source.remove()
+        result = moving.wait(30)
+        self.assertIn(result.rc, (66, 73, 75), result)
+        result = self.godwit(66, "migrate", source.address, target.address)
+        self.abort(target)
+        self.assert_nothing(target, image_id)

@@ -61,7 +61,9 @@ struct LineageWalkTests {
 
         mutating func take(_ step: Step) throws(Ended) {
             let state = step.goal.snapshot!
-            if content != .at(step.base?.id), content != .between(step.base?.id, state.id) {
+            // A step that is taken once more may have been finished, and not noted.
+            let isRepeated = goal == state.id && [.between(step.base?.id, state.id), .at(state.id)].contains(content)
+            if content != .at(step.base?.id), !isRepeated {
                 findings.append("a step from \(step.base?.name ?? "nothing") to \(state.name), but it is \(content)")
             }
             (arrived, goal) = (step.base?.id, state.id)

@@ -39,11 +39,12 @@ struct MoveErrorTests {
         #expect(error.advice == "Look.")
     }
 
-    @Test(arguments: [
-        ([.busy], .resumable, .noTarget), ([.busy, .full], .resumable, .noTarget),
-        ([.unsupported], .noTarget, .noTarget), ([.full, .exists], .noTarget, .noTarget),
-        ([.busy, .forbidden], .forbidden, .forbidden),
-    ] as [([VolumeError.Kind], MoveError.Kind, MoveError.Kind)])
+    @Test(
+        arguments: [
+            ([.busy], .resumable, .noTarget), ([.busy, .full], .resumable, .noTarget),
+            ([.unsupported], .noTarget, .noTarget), ([.full, .exists], .noTarget, .noTarget),
+            ([.busy, .forbidden], .forbidden, .forbidden),
+        ] as [([VolumeError.Kind], MoveError.Kind, MoveError.Kind)])
     func `obstacles end as the worst of them`(
         kinds: [VolumeError.Kind], atSource: MoveError.Kind, atTarget: MoveError.Kind
     ) {

@@ -88,7 +88,8 @@ struct MoveInterruptionTests {
             // What was not flushed may be lost or not, block by block.
             if kind == .death { site.target.crash { $0.bytes / zeroBlock.bytes % 3 == UInt64(place % 3) } }
             #expect(try await site.unrecordedTransients() == [], "\(kind) at operation \(place)")
-            if failure != nil {
+            // Of the very last operation only the answer was lost.
+            if failure != nil, site.target.names != ["finished"] {
                 if let again = await error({ () throws(MoveError) in try await site.move(options) }) {
                     Issue.record("\(kind) at operation \(place): \(again)")
                 }
@@ -97,7 +98,7 @@ struct MoveInterruptionTests {
             place += 1
         }
         // So many operations a move has at the least: it was ended at each.
-        #expect(place > 100 && place < 1000)
+        #expect(place > 80 && place < 1000)
     }
 
     @Test(arguments: Mishap.Kind.allCases)
@@ -120,7 +121,7 @@ struct MoveInterruptionTests {
             }
             place += 1
         }
-        #expect(place > 100 && place < 1000)
+        #expect(place > 80 && place < 1000)
     }
 
     // MARK: Finished, and not tidied up after
@@ -146,18 +147,38 @@ struct MoveInterruptionTests {
     @Test func `a snapshot taken after a head that was half there goes before the next head`() async throws {
         let site = Site()
         site.source.make(100_000)
-        site.source.write(1, 40_000, at: 0)
+        site.source.write(1, 10_000, at: 0)
+        site.source.write(1, 10_000, at: 50_000)
         let stop = StopRequest()
         let stopped = await error { () throws(MoveError) in
             try await site.move(targetFault: before("write") { stop.ask() }, stop: stop)
         }
         #expect(stopped?.kind == .resumable)
         // What the snapshot shows is gone again in the head.
-        site.source.write(2, 40_000, at: 0)
+        site.source.write(2, 10_000, at: 0)
         site.source.takeSnapshot("between")
-        site.source.write(1, 40_000, at: 0)
+        site.source.write(1, 10_000, at: 0)
         let holdings = Holdings(of: site.source)
         try await site.move()
+        #expect(holdings.differences(at: site) == [])
+    }
+
+    @Test func `a head that is a snapshot taken meanwhile is compared with that`() async throws {
+        let site = Site()
+        site.source.make(100_000)
+        site.source.write(1, 10_000, at: 0)
+        site.source.write(1, 10_000, at: 50_000)
+        var options = Site.options
+        options.verifies = true
+        let stop = StopRequest()
+        let stopped = await error { () throws(MoveError) in
+            try await site.move(options, targetFault: before("write") { stop.ask() }, stop: stop)
+        }
+        #expect(stopped?.kind == .resumable)
+        site.source.write(2, 10_000, at: 0)
+        site.source.takeSnapshot("last")
+        let holdings = Holdings(of: site.source)
+        try await site.move(options)
         #expect(holdings.differences(at: site) == [])
     }
 

@@ -16,7 +16,7 @@ struct PacerTests {
     @Test func `bytes that took their time need no waiting`() {
         var pacer = Pacer(rate)
         for second in 1...10 {
-            #expect(pacer.wait(after: ByteCount(999_999), now: .seconds(second)) == .zero)
+            #expect(pacer.wait(after: ByteCount(1_000_000), now: .seconds(second)) == .zero)
         }
     }
 
@@ -29,8 +29,10 @@ struct PacerTests {
     @Test func `an idle hour isn't caught up`() {
         var pacer = Pacer(rate)
         _ = pacer.wait(after: ByteCount(1000), now: .zero)
-        // A tenth of a second is, so that a hiccup costs nothing.
-        #expect(pacer.wait(after: ByteCount(1_000_000), now: .seconds(3600)) == .milliseconds(900))
+        // Ten seconds' worth: the first may have been under way all the time, and a tenth of a second is forgiven.
+        var now = Duration.seconds(3600)
+        for _ in 0..<10 { now += pacer.wait(after: ByteCount(1_000_000), now: now) }
+        #expect(now >= .milliseconds(3_608_899) && now <= .seconds(3610))
     }
 
     @Test func `a rate of nothing is slow, and no division by zero`() {
@@ -42,22 +44,23 @@ struct PacerTests {
     func `whoever waits as told keeps the rate, and loses none of it`(seed: UInt64) {
         var random = SplitMix64(seed: seed)
         var pacer = Pacer(rate)
-        var (now, moved, largest, isBusy) = (Duration.zero, UInt64(0), UInt64(0), true)
+        var (now, moved, largest) = (Duration.zero, UInt64(0), UInt64(0))
+        // How much of the time the work itself was too slow for the rate.
+        var lost = Duration.zero
         for _ in 0..<200 {
             let bytes = UInt64.random(in: 0...300_000, using: &random)
-            // Now and then the work itself is slower than the rate.
-            let work = Duration.microseconds(Int64.random(in: 0...Int64(bytes), using: &random) / 2)
+            let cost = Duration.seconds(Double(bytes) / Double(rate.bytesPerSecond))
+            let work = cost * Double.random(in: 0...1.2, using: &random)
+            if work > cost { lost += work - cost }
             now += work
             moved += bytes
             largest = max(largest, bytes)
-            let wait = pacer.wait(after: ByteCount(bytes), now: now)
-            // Never ahead: what was moved fits the time up to the end of the waiting, and the tenth of a second.
-            let allowed = (now + wait + .milliseconds(101)).seconds * Double(rate.bytesPerSecond)
-            #expect(Double(moved) <= allowed, "seed \(seed)")
-            if wait == .zero, bytes > 0 { isBusy = false }
-            now += wait
+            now += pacer.wait(after: ByteCount(bytes), now: now)
+            // Never ahead by more than what is under way and the tenth of a second.
+            let most = (now.seconds + 0.101) * Double(rate.bytesPerSecond) + Double(largest)
+            #expect(Double(moved) <= most, "seed \(seed)")
         }
-        // Never behind, where the work was always quick enough to be waited for.
-        if isBusy { #expect(Double(moved) >= (now.seconds - 0.2) * Double(rate.bytesPerSecond), "seed \(seed)") }
+        let least = (now - lost).seconds * Double(rate.bytesPerSecond) * 0.999
+        #expect(Double(moved) >= least, "seed \(seed)")
     }
 }

@@ -40,8 +40,8 @@ struct HolderTests {
     }
 
     @Test func `of a process in another container on this host nothing is known`() throws {
-        // It has the same boot, and process numbers of its own.
-        #expect(try changed(["host": "another-container"]).life == .unknown)
+        // It has the same boot, and process numbers of its own (pid_namespaces(7)).
+        #expect(try changed(["namespace": "pid:[1]"]).life == .unknown)
     }
 
     @Test func `a killed process is dead before and after its parent took notice`() throws {

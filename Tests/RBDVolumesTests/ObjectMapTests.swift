@@ -79,10 +79,11 @@ struct ObjectMapTests {
         }
     }
 
-    @Test(arguments: [
-        ("a count beyond librbd's limit", 256_000_001), ("a count whose bits overflow", UInt64.max),
-        ("a count near the largest integer", UInt64.max - 2), ("a count that the bytes don't reach", 12_000),
-    ] as [(String, UInt64)])
+    @Test(
+        arguments: [
+            ("a count beyond librbd's limit", 256_000_001), ("a count whose bits overflow", UInt64.max),
+            ("a count near the largest integer", UInt64.max - 2), ("a count that the bytes don't reach", 12_000),
+        ] as [(String, UInt64)])
     func `an impossible count is refused`(what: String, count: UInt64) {
         #expect(ObjectMap(encoded: encoded(count: count, bits: [0x40, 0x41])) == nil)
     }

@@ -78,7 +78,8 @@ struct StripingTests {
     @Test func `an empty range lies on no object`() {
         let striping = Case(objectSize: 64, unit: 16, count: 3).striping
         #expect(striping.objects(of: Extent(offset: ByteOffset(500), length: .zero)).isEmpty)
-        #expect(striping.imageExtents(of: Extent(offset: ByteOffset(5), length: .zero), in: 4).allSatisfy { $0.isEmpty })
+        let nothing = Extent(offset: ByteOffset(5), length: .zero)
+        #expect(striping.imageExtents(of: nothing, in: 4).allSatisfy { $0.isEmpty })
     }
 
     @Test func `the last object of the largest image is placed without overflow`() {

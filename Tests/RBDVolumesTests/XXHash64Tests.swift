@@ -5,11 +5,12 @@ import Volumes
 
 struct XXHash64Tests {
     /// As the reference implementation hashes them (xxHash 0.8, `XXH64`, seed 0).
-    @Test(arguments: [
-        (32, 0xf6e9_be5d_7063_2cf5), (64, 0x257b_09a1_47b8_2a19), (96, 0xc088_fb75_504a_22bf),
-        (4096, 0xac86_9b6f_32d8_bbdb), (65536, 0x5983_dda9_f157_15a4), (1 << 20, 0x87d2_a1b6_e116_3ef1),
-        (4 << 20, 0x639f_9e1a_7cbc_9d28),
-    ] as [(UInt64, UInt64)])
+    @Test(
+        arguments: [
+            (32, 0xf6e9_be5d_7063_2cf5), (64, 0x257b_09a1_47b8_2a19), (96, 0xc088_fb75_504a_22bf),
+            (4096, 0xac86_9b6f_32d8_bbdb), (65536, 0x5983_dda9_f157_15a4), (1 << 20, 0x87d2_a1b6_e116_3ef1),
+            (4 << 20, 0x639f_9e1a_7cbc_9d28),
+        ] as [(UInt64, UInt64)])
     func `zeros hash as the reference implementation hashes them`(count: UInt64, hash: UInt64) {
         #expect(xxhash64(ofZeros: ByteCount(count)) == hash)
     }

@@ -17,10 +17,12 @@ struct FirstDifferenceTests {
         #expect(found([1, 2, 3], [1, 2, 3]) == nil)
     }
 
-    @Test(arguments: [
-        ([1], [2], 0..<1), ([1, 2, 3], [9, 2, 3], 0..<1), ([1, 2, 3], [1, 2, 9], 2..<3), ([1, 2, 3], [1, 9, 9], 1..<3),
-        ([1, 2, 3, 4], [9, 9, 3, 9], 0..<2), ([1, 2], [3, 4], 0..<2),
-    ] as [([UInt8], [UInt8], Range<Int>)])
+    @Test(
+        arguments: [
+            ([1], [2], 0..<1), ([1, 2, 3], [9, 2, 3], 0..<1), ([1, 2, 3], [1, 2, 9], 2..<3),
+            ([1, 2, 3], [1, 9, 9], 1..<3),
+            ([1, 2, 3, 4], [9, 9, 3, 9], 0..<2), ([1, 2], [3, 4], 0..<2),
+        ] as [([UInt8], [UInt8], Range<Int>)])
     func `the first run ends where the bytes agree again`(left: [UInt8], right: [UInt8], run: Range<Int>) {
         #expect(found(left, right) == run)
         #expect(found(right, left) == run)
@@ -38,7 +40,9 @@ struct FirstDifferenceTests {
     @Test func `different lengths are a bug in the caller`() async {
         await #expect(processExitsWith: .failure) {
             let (short, long): ([UInt8], [UInt8]) = ([1], [1, 2])
-            _ = unsafe short.withUnsafeBytes { ours in unsafe long.withUnsafeBytes { unsafe firstDifferingRun(ours, $0) } }
+            _ = unsafe short.withUnsafeBytes { ours in
+                unsafe long.withUnsafeBytes { unsafe firstDifferingRun(ours, $0) }
+            }
         }
     }
 }

@@ -80,6 +80,8 @@ struct ZerosTests {
     }
 
     private func isZero(_ bytes: [UInt8], _ start: Int, _ count: Int) -> Bool {
-        unsafe bytes.withUnsafeBytes { unsafe Volumes.isZero(UnsafeRawBufferPointer(rebasing: $0[start..<start + count])) }
+        unsafe bytes.withUnsafeBytes { buffer in
+            unsafe Volumes.isZero(UnsafeRawBufferPointer(rebasing: buffer[start..<start + count]))
+        }
     }
 }
