@@ -195,7 +195,11 @@ package final class RBDTarget: TargetVolume {
     /// Librbd's exclusive lock where the image has one, its advisory lock otherwise.
     private func lock(_ image: Image) async throws(VolumeError) {
         if try await image.features().contains(.exclusiveLock) {
-            if let owner = try await image.lockOwner() {
+            // librbd takes the lock by itself for some calls, and may have done so for this very image.
+            let isOurs: Int32 = unsafe try await image.number("rbd_is_exclusive_lock_owner") {
+                unsafe rbd_is_exclusive_lock_owner($0, $1)
+            }
+            if isOurs == 0, let owner = try await image.lockOwner() {
                 unsafe try await image.call("rbd_lock_break") {
                     unsafe rbd_lock_break($0, RBD_LOCK_MODE_EXCLUSIVE, owner)
                 }
