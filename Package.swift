@@ -47,7 +47,10 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "VolumesTests", dependencies: ["Volumes"], swiftSettings: strict),
         .testTarget(name: "DirtyMapTests", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
-        .testTarget(name: "MirrorTests", dependencies: ["Mirror", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "MirrorTests", dependencies: ["Conformance", "Mirror", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "RBDVolumesTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

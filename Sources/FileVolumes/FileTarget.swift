@@ -18,28 +18,28 @@ package final class FileTarget: TargetVolume {
     /// There while a process owns the unfinished file, and after it if it died: a lock alone leaves no trace.
     static let holderSuffix = ".godwit-holder"
     /// What one call writes where the file system can't make holes.
-    private static let zeroPiece = 1 << 20
+    static let zeroPiece = 1 << 20
     /// No file system's blocks are larger.
-    private static let blockLimit = ByteCount.mebibytes(1)
+    static let blockLimit = ByteCount.mebibytes(1)
     /// A record larger than this is none of ours.
-    private static let recordLimit = ByteCount.mebibytes(64)
+    static let recordLimit = ByteCount.mebibytes(64)
 
     package let address: String
-    private let path: String
+    let path: String
     /// The unfinished file, once it is this process's.
-    private let owned = Mutex<Descriptor?>(nil)
+    let owned = Mutex<Descriptor?>(nil)
 
     package init(path: String) {
         self.path = path
         address = "file:" + path
     }
 
-    private var unfinishedPath: String { path + Self.unfinishedSuffix }
-    private var recordPath: String { path + Self.recordSuffix }
-    private var newRecordPath: String { path + Self.newRecordSuffix }
-    private var holderPath: String { path + Self.holderSuffix }
+    var unfinishedPath: String { path + Self.unfinishedSuffix }
+    var recordPath: String { path + Self.recordSuffix }
+    var newRecordPath: String { path + Self.newRecordSuffix }
+    var holderPath: String { path + Self.holderSuffix }
 
-    private var directory: String {
+    var directory: String {
         guard let slash = path.lastIndex(of: "/") else { return "." }
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
@@ -56,7 +56,7 @@ package final class FileTarget: TargetVolume {
         try await blocking { () throws(VolumeError) in try self.presentState() }
     }
 
-    private func presentState() throws(VolumeError) -> TargetState {
+    func presentState() throws(VolumeError) -> TargetState {
         let final = try FileStatus.of(path, followingLinks: false, title: address)
         if try isBlockDevice(final) { throw Self.blockDeviceRefusal(address) }
         let unfinished = try FileStatus.of(unfinishedPath, followingLinks: false, title: address)
@@ -72,12 +72,12 @@ package final class FileTarget: TargetVolume {
         }
     }
 
-    private func isBlockDevice(_ final: FileStatus?) throws(VolumeError) -> Bool {
+    func isBlockDevice(_ final: FileStatus?) throws(VolumeError) -> Bool {
         guard let final, final.kind == .blockDevice || final.kind == .link else { return false }
         return try FileStatus.of(path, followingLinks: true, title: address)?.kind == .blockDevice
     }
 
-    private static func blockDeviceRefusal(_ address: String) -> VolumeError {
+    static func blockDeviceRefusal(_ address: String) -> VolumeError {
         VolumeError(
             .unsupported, "lstat", on: address,
             reason: "it is a block device, which can't be kept from looking finished before it is",
@@ -85,7 +85,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// - Returns: Nothing if there is none.
-    private func readRecord() throws(VolumeError) -> String? {
+    func readRecord() throws(VolumeError) -> String? {
         let file: Descriptor
         do throws(VolumeError) {
             file = try Descriptor(recordPath, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, title: address)
@@ -125,7 +125,7 @@ package final class FileTarget: TargetVolume {
         }
     }
 
-    private func presentPath() throws(VolumeError) -> String {
+    func presentPath() throws(VolumeError) -> String {
         if case .unfinished = try presentState() { unfinishedPath } else { path }
     }
 
@@ -139,7 +139,7 @@ package final class FileTarget: TargetVolume {
         }
     }
 
-    private func presentObstacles(to source: VolumeDescription, room: ByteCount) throws(VolumeError) -> [Obstacle] {
+    func presentObstacles(to source: VolumeDescription, room: ByteCount) throws(VolumeError) -> [Obstacle] {
         var found: [Obstacle] = []
         if try presentState() == .foreign {
             found.append(
@@ -220,7 +220,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// The unfinished file, locked for this process alone.
-    private func lockedFile() throws(VolumeError) -> Descriptor {
+    func lockedFile() throws(VolumeError) -> Descriptor {
         let file = try Descriptor(unfinishedPath, O_RDWR | O_NOFOLLOW, title: address)
         guard try file.lock() else {
             throw VolumeError(
@@ -238,7 +238,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// - Returns: Whether the last owner died: the kernel took the lock from it, but its name stayed.
-    private func markHolder() throws(VolumeError) -> Bool {
+    func markHolder() throws(VolumeError) -> Bool {
         let hasDied = try FileStatus.of(holderPath, followingLinks: false, title: address) != nil
         do throws(VolumeError) {
             let holder = try Descriptor(
@@ -252,7 +252,7 @@ package final class FileTarget: TargetVolume {
         return hasDied
     }
 
-    private func file() throws(VolumeError) -> Descriptor {
+    func file() throws(VolumeError) -> Descriptor {
         guard let file = owned.withLock({ $0 }) else {
             throw VolumeError(.failed, "own", on: address, reason: "the target isn't this process's yet")
         }
@@ -282,7 +282,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// The record is the old one or the new one, whenever the power fails; the new one when this returns.
-    private func write(record: String) throws(VolumeError) {
+    func write(record: String) throws(VolumeError) {
         // Only the target's owner writes records: what stands here was left by one that died.
         let file = try Descriptor(
             newRecordPath, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, permissions: 0o644, title: recordPath)
@@ -292,7 +292,7 @@ package final class FileTarget: TargetVolume {
         try syncDirectory()
     }
 
-    private static func write(_ text: String, to file: Descriptor) throws(VolumeError) {
+    static func write(_ text: String, to file: Descriptor) throws(VolumeError) {
         var text = text
         let outcome = text.withUTF8 { bytes -> Result<Void, VolumeError> in
             do throws(VolumeError) {
@@ -305,7 +305,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// Makes the names in the directory durable.
-    private func syncDirectory() throws(VolumeError) {
+    func syncDirectory() throws(VolumeError) {
         let file = try Descriptor(directory, O_RDONLY | O_DIRECTORY, title: directory)
         try file.call("fsync") { fsync($0) }
     }
@@ -333,7 +333,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// A write past the end would make the file longer.
-    private func checkEnd(of extent: Extent, _ operation: String, in file: Descriptor) throws(VolumeError) {
+    func checkEnd(of extent: Extent, _ operation: String, in file: Descriptor) throws(VolumeError) {
         let size = try file.status().size
         guard extent.end.bytes <= size.bytes else {
             throw VolumeError(
@@ -363,7 +363,7 @@ package final class FileTarget: TargetVolume {
     }
 
     /// For a file system that can't make holes (NFS before 4.2, vfat).
-    private func writeZeros(to extent: Extent, in file: Descriptor) throws(VolumeError) {
+    func writeZeros(to extent: Extent, in file: Descriptor) throws(VolumeError) {
         let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.zeroPiece, alignment: 4096)
         defer { unsafe zeros.deallocate() }
         unsafe zeros.initializeMemory(as: UInt8.self, repeating: 0)
@@ -382,92 +382,4 @@ package final class FileTarget: TargetVolume {
     }
 
     package func route(from source: any Volume) async throws(VolumeError) -> (any Route)? { nil }
-
-    // MARK: Finishing it, or giving it up
-
-    package func commit(as source: VolumeDescription) async throws(VolumeError) {
-        if case .committed = try await state() {
-            // A run that died may have come this far, and no further.
-            try await blocking { () throws(VolumeError) in
-                try self.remove(self.holderPath)
-                try self.remove(self.unfinishedPath)
-                try self.syncDirectory()
-            }
-        } else {
-            let file = try file()
-            try await blocking { () throws(VolumeError) in
-                try file.call("fsync") { fsync($0) }
-                try self.takeName()
-                try self.syncDirectory()
-            }
-        }
-        await close()
-    }
-
-    /// Gives the unfinished file its name, unless something has that name.
-    private func takeName() throws(VolumeError) {
-        do throws(VolumeError) {
-            do throws(VolumeError) {
-                try retrying("renameat2", on: address) {
-                    unsafe renameat2(AT_FDCWD, unfinishedPath, AT_FDCWD, path, UInt32(RENAME_NOREPLACE))
-                }
-            } catch let error where error.kind == .unsupported || error.kind == .failed {
-                // EINVAL, or ENOSYS: the file system can't rename without replacing (NFS). A link never replaces.
-                try retrying("link", on: address) { unsafe link(unfinishedPath, path) }
-                try remove(unfinishedPath)
-            }
-        } catch let error where error.kind == .exists {
-            throw VolumeError(
-                .exists, error.operation, on: address, reason: "somebody made a file of that name meanwhile",
-                advice: "Move it out of the way, then give the command again: the copy is whole and stays.")
-        }
-    }
-
-    /// - Returns: Whether it was there.
-    @discardableResult
-    private func remove(_ path: String) throws(VolumeError) -> Bool {
-        do throws(VolumeError) {
-            try retrying("unlink", on: path) { unsafe unlink(path) }
-            return true
-        } catch let error where error.kind == .missing {
-            return false
-        }
-    }
-
-    package func forget() async throws(VolumeError) {
-        try await blocking { () throws(VolumeError) in
-            switch try self.presentState() {
-            case .committed: break
-            case .absent: return
-            case .foreign where try self.readRecord() == nil: return
-            case .unfinished, .foreign:
-                throw VolumeError(.failed, "forget", on: self.address, reason: "the move isn't over: it is unfinished")
-            }
-            for path in [self.holderPath, self.newRecordPath, self.recordPath] { try self.remove(path) }
-            try self.syncDirectory()
-        }
-    }
-
-    package func discard() async throws(VolumeError) {
-        if case .committed = try await state() {
-            throw VolumeError(
-                .exists, "discard", on: address, reason: "it is finished, and so no longer Godwit's to remove")
-        }
-        let isOwned = owned.withLock { $0 != nil }
-        try await blocking { () throws(VolumeError) in
-            var file: Descriptor?
-            do throws(VolumeError) {
-                // Locked, but without a holder's mark: where nothing has room any more, there is room to discard.
-                if !isOwned { file = try self.lockedFile() }
-            } catch let error where error.kind == .missing {
-                // Nothing but a record, or nothing at all.
-            }
-            for path in [self.holderPath, self.newRecordPath, self.recordPath] { try self.remove(path) }
-            try self.syncDirectory()
-            try self.remove(self.unfinishedPath)
-            try self.syncDirectory()
-            try file?.unlock()
-        }
-        await close()
-    }
 }

@@ -107,10 +107,13 @@ package struct Move: Sendable {
     ) async throws(MoveError) {
         var record = record
         if options.verifies {
-            let transient = record.transients.last
+            // The state that the target was brought to: mostly the newest that was frozen, or one that the user kept.
+            let (transients, arrived) = (record.transients, record.arrived)
             let frozen = try await staged(.underWay) { () async throws(VolumeError) -> Snapshot? in
-                guard let transient else { return nil }
-                return try await source.freeze(as: transient)
+                for name in transients {
+                    if let snapshot = try await source.freeze(as: name), snapshot.id == arrived { return snapshot }
+                }
+                return description.snapshots.first { $0.id == arrived }
             }
             let differences = try await Verification(
                 source: source, target: target, progress: progress, stop: stop

@@ -16,8 +16,8 @@ package struct Pacer: Sendable {
 
     /// Counts `bytes`, moved just before `now`, and says how long to wait before moving more.
     package mutating func wait(after bytes: ByteCount, now: Duration) -> Duration {
-        paid = max(paid, now - Self.burst)
-        paid += .seconds(Double(bytes.bytes) / Double(max(rate.bytesPerSecond, 1)))
+        let cost = Duration.seconds(Double(bytes.bytes) / Double(max(rate.bytesPerSecond, 1)))
+        paid = max(paid + cost, now - Self.burst)
         return max(.zero, paid - now)
     }
 }

@@ -32,7 +32,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
     /// Looks at what is there, or changes it, in one step.
     private func with<Value: Sendable>(
         _ operation: String, _ extent: Extent? = nil, changes: Bool = true,
-        _ body: (inout Contents) throws(VolumeError) -> sending Value
+        _ body: (inout MemoryContents) throws(VolumeError) -> sending Value
     ) throws(VolumeError) -> Value {
         try fault(operation, extent)
         let value = try place.contents.withLock { contents throws(VolumeError) in try body(&contents) }
@@ -96,7 +96,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
 
     // MARK: SourceVolume
 
-    private func see(_ body: Body) {
+    private func see(_ body: MemoryBody) {
         first.withLock { if $0 == nil { $0 = (body.identity, body.writes) } }
     }
 
@@ -118,7 +118,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
 
     package func thaw(_ name: String) async throws(VolumeError) {
         try with("thaw") { contents throws(VolumeError) in
-            contents.finished?.kept.removeAll { $0.snapshot.name == name }
+            contents.finished?.kept.removeAll { $0.snapshot.isNamed(name) }
         }
     }
 
@@ -159,7 +159,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
             guard contents.targetState == .absent else {
                 throw VolumeError(.exists, "make", on: self.address, reason: "something is there already")
             }
-            var body = contents.newBody(State(size: source.snapshots.first?.size ?? source.size))
+            var body = contents.newBody(MemoryState(size: source.snapshots.first?.size ?? source.size))
             body.layout = source.layout
             contents.unfinished = body
             contents.record = record
@@ -169,6 +169,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
     @discardableResult
     package func own() async throws(VolumeError) -> Bool {
         try with("own") { contents throws(VolumeError) in
+            if case .committed = contents.targetState { return false }
             guard contents.unfinished != nil else { throw self.missing("own") }
             guard contents.owner == nil || contents.owner == self.holder else {
                 throw VolumeError(.busy, "own", on: self.address, reason: "another is moving into it")
@@ -193,7 +194,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
     /// Changes the unfinished target, which must be this value's own.
     private func withOwn<Value: Sendable>(
         _ operation: String, _ extent: Extent? = nil, changes: Bool = true,
-        _ change: (inout Body) throws(VolumeError) -> sending Value
+        _ change: (inout MemoryBody) throws(VolumeError) -> sending Value
     ) throws(VolumeError) -> Value {
         try with(operation, extent, changes: changes) { contents throws(VolumeError) in
             guard contents.owner == self.holder, var body = contents.unfinished.take() else {
@@ -295,7 +296,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
 }
 
 /// One state of a volume in memory; the head moves on under it.
-private struct MemoryReader: VolumeReader {
+struct MemoryReader: VolumeReader {
     let volume: MemoryVolume
     let revision: Revision
     let size: ByteCount
@@ -311,340 +312,4 @@ private struct MemoryReader: VolumeReader {
     }
 
     func close() async {}
-}
-
-// MARK: The place
-
-extension MemoryVolume {
-    /// What lies at an address: it outlives whoever works on it. Its methods are those of the volume's own user, the
-    /// guest or the operator.
-    package final class Place: Sendable {
-        fileprivate let contents: Mutex<Contents>
-
-        /// Nothing is there yet.
-        /// - Parameter means: With `.everything`, all that is asked for counts as data and as changed.
-        package init(
-            holdsSnapshots: Bool = true, means: ExtentMeans = .objectExtents, extentUnit: ByteCount = .mebibytes(4)
-        ) {
-            contents = Mutex(Contents(holdsSnapshots: holdsSnapshots, means: means, extentUnit: extentUnit))
-        }
-
-        fileprivate func newNumber() -> UInt64 { contents.withLock { $0.newNumber() } }
-
-        fileprivate func release(_ holder: UInt64, hasDied: Bool) {
-            contents.withLock { contents in
-                guard contents.owner == holder else { return }
-                contents.owner = nil
-                contents.ownerHasDied = hasDied
-            }
-        }
-
-        /// Makes a finished volume of zeros that Godwit did not begin.
-        package func make(size: ByteCount, layout: Layout? = nil, metadata: [String: String] = [:]) {
-            contents.withLock { contents in
-                precondition(contents.finished == nil, "a volume is there already")
-                var body = contents.newBody(State(size: size))
-                body.layout = layout
-                body.metadata = metadata
-                contents.finished = body
-            }
-        }
-
-        /// Removes the finished volume.
-        package func remove() { contents.withLock { $0.finished = nil } }
-
-        /// What is there: "finished", "unfinished", "record".
-        package var names: [String] {
-            contents.withLock { contents in
-                [
-                    contents.finished.map { _ in "finished" }, contents.unfinished.map { _ in "unfinished" },
-                    contents.record.map { _ in "record" },
-                ].compactMap(\.self)
-            }
-        }
-
-        private func change<Value: Sendable>(_ change: (inout Body) -> sending Value) -> Value {
-            contents.withLock { contents in
-                guard var body = contents.finished.take() else { preconditionFailure("no volume is there") }
-                let value = change(&body)
-                contents.finished = body
-                return value
-            }
-        }
-
-        /// The guest writes.
-        package func write(_ bytes: [UInt8], at offset: ByteOffset) {
-            change { body in
-                precondition(offset.bytes + UInt64(bytes.count) <= body.head.size.bytes, "past the end")
-                unsafe bytes.withUnsafeBytes { unsafe body.write($0, at: offset) }
-            }
-        }
-
-        /// The guest discards.
-        package func zero(_ extent: Extent) { change { $0.zero(extent) } }
-
-        package func resize(to size: ByteCount) { change { $0.resize(to: size) } }
-
-        @discardableResult
-        package func takeSnapshot(_ name: String, isProtected: Bool = false) -> Snapshot {
-            change { $0.keep(as: name, isProtected: isProtected) }
-        }
-
-        package func removeSnapshot(_ name: String) { change { $0.kept.removeAll { $0.snapshot.name == name } } }
-
-        /// All that are held, those that `freeze` made among them, oldest first.
-        package var snapshots: [Snapshot] { contents.withLock { $0.present?.kept.map(\.snapshot) ?? [] } }
-
-        /// What is in the volume that is there, finished or not.
-        package func bytes(of revision: Revision = .head) -> [UInt8] {
-            contents.withLock { contents in
-                guard let state = try? contents.present?.state(revision, address: "") else { return [] }
-                var bytes = [UInt8](repeating: 0, count: Int(state.size.bytes))
-                unsafe bytes.withUnsafeMutableBytes { unsafe state.read(into: $0, at: .zero) }
-                return bytes
-            }
-        }
-
-        /// The blocks of the head that hold something.
-        package var allocated: ByteCount {
-            contents.withLock { ByteCount(UInt64($0.present?.head.blocks.count ?? 0) * State.block) }
-        }
-
-        /// Whoever owned the unfinished target is gone, and of the blocks that were written since it was last flushed
-        /// only those survive that `survives` says.
-        package func crash(survives: (ByteOffset) -> Bool = { _ in true }) {
-            contents.withLock { contents in
-                contents.ownerHasDied = contents.ownerHasDied || contents.owner != nil
-                contents.owner = nil
-                contents.unfinished?.lose(butThose: survives)
-            }
-        }
-    }
-}
-
-private struct Contents {
-    let holdsSnapshots: Bool
-    let means: ExtentMeans
-    let extentUnit: ByteCount
-    var finished: Body?
-    var unfinished: Body?
-    var record: String?
-    /// Who owns the unfinished target.
-    var owner: UInt64?
-    /// The last owner went without closing.
-    var ownerHasDied = false
-    private var lastNumber: UInt64 = 0
-
-    init(holdsSnapshots: Bool, means: ExtentMeans, extentUnit: ByteCount) {
-        self.holdsSnapshots = holdsSnapshots
-        self.means = means
-        self.extentUnit = extentUnit
-    }
-
-    mutating func newNumber() -> UInt64 {
-        lastNumber += 1
-        return lastNumber
-    }
-
-    mutating func newBody(_ head: State) -> Body { Body(identity: newNumber(), head: head) }
-
-    var targetState: TargetState {
-        switch (finished, unfinished, record) {
-        case (nil, nil, nil): .absent
-        case (nil, _, let record): .unfinished(record: record ?? "")
-        case (_?, nil, let record?): .committed(record: record)
-        case (_?, _, _): .foreign
-        }
-    }
-
-    /// What describing and opening find.
-    var present: Body? { finished ?? unfinished }
-}
-
-/// A volume with its history.
-private struct Body {
-    struct Kept {
-        var snapshot: Snapshot
-        let state: State
-        let writes: UInt64
-    }
-
-    let identity: UInt64
-    var head: State
-    var kept: [Kept] = []
-    var layout: Layout?
-    var metadata: [String: String] = [:]
-    /// Counts whatever changed the head.
-    var writes: UInt64 = 0
-    private var lastSnapshot: UInt64 = 0
-    /// The blocks written since the last flush, as they were before; nothing for one that was a hole.
-    private var unsettled: [UInt64: [UInt8]?] = [:]
-
-    init(identity: UInt64, head: State) {
-        self.identity = identity
-        self.head = head
-    }
-
-    func state(_ revision: Revision, address: String) throws(VolumeError) -> State {
-        guard case .snapshot(let snapshot) = revision else { return head }
-        guard let found = kept.first(where: { $0.snapshot.id == snapshot.id && $0.snapshot.name == snapshot.name })
-        else {
-            throw VolumeError(.missing, "open", on: "\(address)@\(snapshot.name)", reason: "there is no such snapshot")
-        }
-        return found.state
-    }
-
-    mutating func keep(as name: String, isProtected: Bool) -> Snapshot {
-        if let index = kept.firstIndex(where: { $0.snapshot.name == name }) {
-            let old = kept[index].snapshot
-            kept[index].snapshot = Snapshot(
-                id: old.id, name: name, size: old.size, isProtected: old.isProtected || isProtected)
-            return kept[index].snapshot
-        }
-        settle()
-        lastSnapshot += 1
-        let snapshot = Snapshot(id: lastSnapshot, name: name, size: head.size, isProtected: isProtected)
-        kept.append(Kept(snapshot: snapshot, state: head, writes: writes))
-        return snapshot
-    }
-
-    private mutating func touch(_ extent: Extent) {
-        writes += 1
-        guard !extent.isEmpty else { return }
-        for number in State.blocks(of: extent) where unsettled[number] == nil {
-            unsettled.updateValue(head.blocks[number], forKey: number)
-        }
-    }
-
-    mutating func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) {
-        touch(Extent(offset: offset, length: ByteCount(UInt64(bytes.count))))
-        unsafe head.write(bytes, at: offset)
-    }
-
-    mutating func zero(_ extent: Extent) {
-        touch(extent)
-        head.zero(extent)
-    }
-
-    mutating func resize(to size: ByteCount) {
-        writes += 1
-        // What a crash brings back must not reach past the end that was.
-        if size < head.size {
-            let cut = Extent(from: ByteOffset(size.bytes), to: ByteOffset(head.size.bytes))
-            for number in State.blocks(of: cut) { unsettled[number] = nil }
-        }
-        head.resize(to: size)
-    }
-
-    mutating func settle() { unsettled = [:] }
-
-    mutating func lose(butThose survives: (ByteOffset) -> Bool) {
-        for (number, block) in unsettled.sorted(by: { $0.key < $1.key })
-        where !survives(ByteOffset(number * State.block)) {
-            head.blocks[number] = block
-        }
-        settle()
-    }
-}
-
-/// The bytes of one state: the blocks that were written, and zeros between.
-private struct State {
-    /// Bytes: the smallest thing that is told from zeros.
-    static let block = zeroBlock.bytes
-
-    private(set) var size: ByteCount
-    /// By their number; each is whole, and zeros past the volume's end.
-    var blocks: [UInt64: [UInt8]] = [:]
-
-    init(size: ByteCount) { self.size = size }
-
-    /// The numbers of the blocks that `extent` touches.
-    static func blocks(of extent: Extent) -> Range<UInt64> {
-        extent.isEmpty ? 0..<0 : extent.offset.bytes / block..<(extent.end.bytes + block - 1) / block
-    }
-
-    func checkEnd(of extent: Extent, _ operation: String, _ address: String) throws(VolumeError) {
-        guard extent.end.bytes <= size.bytes else {
-            throw VolumeError(
-                operation == "read" ? .damaged : .failed, operation, on: "\(address) at byte \(extent.offset.bytes)",
-                reason: "\(extent.length.bytes) bytes reach past the end at \(size.bytes)")
-        }
-    }
-
-    /// Hands on each block that `extent` touches: the part of the block, and where that stands from the extent's start.
-    private static func forEachPart(of extent: Extent, _ body: (UInt64, Range<Int>, Int) -> Void) {
-        for number in blocks(of: extent) {
-            let start = number * block
-            let part = extent.intersection(Extent(offset: ByteOffset(start), length: ByteCount(block)))
-            let low = Int(part.offset.bytes - start)
-            body(number, low..<low + Int(part.length.bytes), Int((part.offset - extent.offset).bytes))
-        }
-    }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) {
-        Self.forEachPart(of: Extent(offset: offset, length: ByteCount(UInt64(buffer.count)))) { number, part, place in
-            let goal = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + part.count])
-            if let bytes = blocks[number] {
-                unsafe goal.copyBytes(from: bytes[part])
-            } else {
-                unsafe goal.initializeMemory(as: UInt8.self, repeating: 0)
-            }
-        }
-    }
-
-    mutating func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) {
-        Self.forEachPart(of: Extent(offset: offset, length: ByteCount(UInt64(bytes.count)))) { number, part, place in
-            let source = unsafe UnsafeRawBufferPointer(rebasing: bytes[place..<place + part.count])
-            unsafe blocks[number, default: [UInt8](repeating: 0, count: Int(Self.block))].withUnsafeMutableBytes {
-                unsafe UnsafeMutableRawBufferPointer(rebasing: $0[part]).copyMemory(from: source)
-            }
-        }
-    }
-
-    mutating func zero(_ extent: Extent) {
-        // A hole up to the end takes the last block whole: nothing is past the end.
-        let isUpToEnd = extent.end.bytes == size.bytes
-        Self.forEachPart(of: extent) { number, part, _ in
-            let isLast = isUpToEnd && extent.end.bytes <= (number + 1) * Self.block
-            if part.lowerBound == 0, part.count == Int(Self.block) || isLast {
-                blocks[number] = nil
-            } else if blocks[number] != nil {
-                unsafe blocks[number]?.withUnsafeMutableBytes { bytes in
-                    _ = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[part]).initializeMemory(
-                        as: UInt8.self, repeating: 0)
-                }
-            }
-        }
-    }
-
-    mutating func resize(to size: ByteCount) {
-        if size < self.size { zero(Extent(from: ByteOffset(size.bytes), to: ByteOffset(self.size.bytes))) }
-        self.size = size
-    }
-
-    func allocated(in range: Extent) -> ExtentSet {
-        extents(blocks.keys, in: range)
-    }
-
-    /// Where the bytes differ. What is past the older state's end counts as zeros there.
-    func differing(from base: State, in range: Extent) -> ExtentSet {
-        let zeros = [UInt8](repeating: 0, count: Int(Self.block))
-        let numbers = Set(blocks.keys).union(base.blocks.keys)
-        let changed = numbers.filter { number in
-            unsafe (blocks[number] ?? zeros).withUnsafeBytes { new in
-                unsafe (base.blocks[number] ?? zeros).withUnsafeBytes { unsafe firstDifferingRun(new, $0) != nil }
-            }
-        }
-        return extents(changed, in: range)
-    }
-
-    private func extents(_ numbers: some Sequence<UInt64>, in range: Extent) -> ExtentSet {
-        let touched = Self.blocks(of: range)
-        var found = ExtentSet()
-        for number in numbers.filter({ touched.contains($0) }).sorted() {
-            found.append(
-                Extent(offset: ByteOffset(number * Self.block), length: ByteCount(Self.block)).intersection(range))
-        }
-        return found
-    }
 }

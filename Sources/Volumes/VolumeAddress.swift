@@ -14,7 +14,7 @@ package enum VolumeAddress: Hashable, Sendable {
     }
 
     package init(_ text: String) throws(ParseError) {
-        if text.hasPrefix("rbd:") {
+        if text.utf8.starts(with: "rbd:".utf8) {
             self = .rbd(try RBDAddress(text))
         } else {
             let path = text.hasPrefix("file:") ? String(text.dropFirst("file:".count)) : text
@@ -48,14 +48,14 @@ package struct RBDAddress: Hashable, Sendable {
 
     package init(_ text: String) throws(VolumeAddress.ParseError) {
         // Without the options: one may be a secret that doesn't belong there.
-        let shown = "rbd:" + Self.split(text.dropFirst("rbd:".count), at: ":")[0]
+        let shown = "rbd:" + Self.split(Substring(text.unicodeScalars.dropFirst("rbd:".count)), at: ":")[0]
         func refuse(_ why: String) -> VolumeAddress.ParseError {
             .init(
                 description: "'\(shown)': \(why); write rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH]"
             )
         }
         // An image's name may hold anything but the separators, which can be escaped.
-        let fields = Self.split(text.dropFirst("rbd:".count), at: ":")
+        let fields = Self.split(Substring(text.unicodeScalars.dropFirst("rbd:".count)), at: ":")
         var path = Self.split(fields[0][...], at: "/")
         guard path.count == 2 || path.count == 3 else { throw refuse("expected a pool and an image") }
         let last = Self.split(path.removeLast()[...], at: "@")
@@ -70,9 +70,11 @@ package struct RBDAddress: Hashable, Sendable {
         guard snapshot != "" else { throw refuse("the snapshot's name is empty") }
         guard !text.utf8.contains(0) else { throw refuse("a name can't hold a NUL") }
         for field in fields.dropFirst() {
-            let pair = Self.unescaped(field).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("'\(pair[0])' is no KEY=VALUE") }
-            let value = String(pair[1])
+            let pair = Self.unescaped(field).unicodeScalars.split(
+                separator: "=", maxSplits: 1, omittingEmptySubsequences: false
+            ).map { String($0) }
+            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("an option is no KEY=VALUE") }
+            let value = pair[1]
             switch pair[0] {
             case "conf": configuration = value
             case "id": user = value

@@ -12,6 +12,7 @@
 
 import faulthandler
 import secrets
+import time
 import unittest
 
 import rbd
@@ -126,6 +127,13 @@ class ClusterTest(unittest.TestCase):
         result = run(*arguments, timeout=timeout, env=env)
         self.assertEqual(result.rc, rc, result)
         return result
+
+    def wait_until(self, holds, limit=30):
+        """Waits for something that another process does."""
+        deadline = time.monotonic() + limit
+        while not holds():
+            self.assertLess(time.monotonic(), deadline, f"not within {limit} s")
+            time.sleep(0.02)
 
     # What must be true
 

@@ -161,7 +161,7 @@ class Clones(ClusterTest):
         self.move_clone(grandchild, "--verify")
 
     def test_a_clone_in_another_pool_and_of_another_object_size(self):
-        clone = self.clone(self.parent(pool="slow"), "base", order=20)
+        clone = self.clone(self.parent(pool="slow"), "base", order=23)
         clone.fill(700 * KIB, MIB, seed=4)
         self.move_clone(clone)
 

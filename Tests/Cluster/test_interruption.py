@@ -114,6 +114,7 @@ class WhileUnfinished(InterruptedTest):
         self.assertEqual(record["sourceAddress"], source.address)
         self.assertEqual(record["transients"], self.transients(source))
         self.assertEqual(record["phase"], "copying")
+        self.abort(target)
 
     def test_another_source_is_refused(self):
         source, target = self.unfinished()

@@ -14,12 +14,15 @@ enum PlantedFault: CaseIterable, Sendable {
 /// A target that does one thing wrong.
 final class FaultyTarget: TargetVolume {
     private let volume: MemoryVolume
-    private let fault: PlantedFault
+    private let fault: PlantedFault?
+    private let endsBeforeProtecting: Bool
     private let writes = Counter()
 
-    init(_ volume: MemoryVolume, _ fault: PlantedFault) {
+    /// - Parameter endsBeforeProtecting: Whether it fails, and says so, between making a snapshot and protecting it.
+    init(_ volume: MemoryVolume, _ fault: PlantedFault? = nil, endsBeforeProtecting: Bool = false) {
         self.volume = volume
         self.fault = fault
+        self.endsBeforeProtecting = endsBeforeProtecting
     }
 
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
@@ -32,6 +35,10 @@ final class FaultyTarget: TargetVolume {
     }
     func keep(_ snapshot: Snapshot) async throws(VolumeError) {
         if fault == .forgetsASnapshot { return }
+        if endsBeforeProtecting, snapshot.isProtected {
+            try await volume.keep(Snapshot(id: snapshot.id, name: snapshot.name, size: snapshot.size))
+            throw VolumeError(.failed, "rbd_snap_protect", on: address, reason: "it was to fail")
+        }
         try await volume.keep(snapshot)
     }
     func flush() async throws(VolumeError) {

@@ -85,8 +85,8 @@ struct MoveInterruptionTests {
                 #expect(failure == nil)
                 break
             }
-            // What was not flushed may be lost or not, block by block.
-            if kind == .death { site.target.crash { $0.bytes / zeroBlock.bytes % 3 == UInt64(place % 3) } }
+            // What was not flushed may be lost or not, block by block: with the process, or with its host a little later.
+            site.target.crash { $0.bytes / zeroBlock.bytes % 3 == UInt64(place % 3) }
             #expect(try await site.unrecordedTransients() == [], "\(kind) at operation \(place)")
             // Of the very last operation only the answer was lost.
             if failure != nil, site.target.names != ["finished"] {
@@ -122,6 +122,40 @@ struct MoveInterruptionTests {
             place += 1
         }
         #expect(place > 80 && place < 1000)
+    }
+
+    @Test func `what was settled of one step says nothing of the next`() async throws {
+        let site = Site()
+        site.source.make(100_000)
+        for place in [0, 40_000, 80_000] { site.source.write(1, 10_000, at: place) }
+        site.source.takeSnapshot("s")
+        for place in [0, 40_000, 80_000] { site.source.write(2, 10_000, at: place) }
+        let holdings = Holdings(of: site.source)
+        let stop = StopRequest()
+        let ends: [(fault: MemoryVolume.Fault, where: String)] = [
+            (before("write", number: 2) { stop.ask() }, "in the middle of the snapshot"),
+            (failing(at: "keep, done"), "between keeping the snapshot and noting it"),
+            (failing(at: "write"), "at the beginning of the head"),
+        ]
+        for (number, end) in ends.enumerated() {
+            let failure = await error { () throws(MoveError) in
+                try await site.move(targetFault: end.fault, stop: number == 0 ? stop : StopRequest())
+            }
+            #expect(failure?.kind == .resumable, "\(end.where)")
+        }
+        try await site.move()
+        #expect(holdings.differences(at: site) == [])
+    }
+
+    @Test func `a snapshot that was made and not protected yet is protected in the end`() async throws {
+        let site = Site(source: MoveTests.sourceWithHistory())
+        let holdings = Holdings(of: site.source)
+        let failure = await error { () throws(MoveError) in
+            try await site.move(throughTarget: { FaultyTarget($0, endsBeforeProtecting: true) })
+        }
+        #expect(failure?.kind == .resumable)
+        try await site.move()
+        #expect(holdings.differences(at: site) == [])
     }
 
     // MARK: Finished, and not tidied up after

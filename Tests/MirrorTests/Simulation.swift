@@ -76,7 +76,8 @@ struct Simulation {
             if site.target.names == ["finished"] { return .ended }
             // A run that nothing befell has no reason to fail.
             guard mishap.hasHappened else { return .wentWrong("\(error.kind): \(error.lines)") }
-            if kind == .death {
+            // What wasn't flushed may be lost with a process that died, or with its host after an orderly end.
+            if kind == .death || Bool.random(using: &random) {
                 var lost = SplitMix64(seed: random.next())
                 site.target.crash { _ in Bool.random(using: &lost) }
             }

@@ -1,0 +1,92 @@
+internal import Glibc
+internal import Synchronization
+package import Volumes
+
+// How a file target is finished, or given up.
+extension FileTarget {
+    package func commit(as source: VolumeDescription) async throws(VolumeError) {
+        if case .committed = try await state() {
+            // A run that died may have come this far, and no further.
+            try await blocking { () throws(VolumeError) in
+                try self.remove(self.holderPath)
+                try self.remove(self.unfinishedPath)
+                try self.syncDirectory()
+            }
+        } else {
+            let file = try file()
+            try await blocking { () throws(VolumeError) in
+                try file.call("fsync") { fsync($0) }
+                try self.takeName()
+                try self.syncDirectory()
+            }
+        }
+        await close()
+    }
+
+    /// Gives the unfinished file its name, unless something has that name.
+    private func takeName() throws(VolumeError) {
+        do throws(VolumeError) {
+            do throws(VolumeError) {
+                try retrying("renameat2", on: address) {
+                    unsafe renameat2(AT_FDCWD, unfinishedPath, AT_FDCWD, path, UInt32(RENAME_NOREPLACE))
+                }
+            } catch let error where error.kind == .unsupported || error.kind == .failed {
+                // EINVAL, or ENOSYS: the file system can't rename without replacing (NFS). A link never replaces.
+                try retrying("link", on: address) { unsafe link(unfinishedPath, path) }
+                try remove(unfinishedPath)
+            }
+        } catch let error where error.kind == .exists {
+            throw VolumeError(
+                .exists, error.operation, on: address, reason: "somebody made a file of that name meanwhile",
+                advice: "Move it out of the way, then give the command again: the copy is whole and stays.")
+        }
+    }
+
+    /// - Returns: Whether it was there.
+    @discardableResult
+    func remove(_ path: String) throws(VolumeError) -> Bool {
+        do throws(VolumeError) {
+            try retrying("unlink", on: path) { unsafe unlink(path) }
+            return true
+        } catch let error where error.kind == .missing {
+            return false
+        }
+    }
+
+    package func forget() async throws(VolumeError) {
+        try await blocking { () throws(VolumeError) in
+            switch try self.presentState() {
+            case .committed: break
+            case .absent: return
+            case .foreign where try self.readRecord() == nil: return
+            case .unfinished, .foreign:
+                throw VolumeError(.failed, "forget", on: self.address, reason: "the move isn't over: it is unfinished")
+            }
+            for path in [self.holderPath, self.newRecordPath, self.recordPath] { try self.remove(path) }
+            try self.syncDirectory()
+        }
+    }
+
+    package func discard() async throws(VolumeError) {
+        if case .committed = try await state() {
+            throw VolumeError(
+                .exists, "discard", on: address, reason: "it is finished, and so no longer Godwit's to remove")
+        }
+        let isOwned = owned.withLock { $0 != nil }
+        try await blocking { () throws(VolumeError) in
+            var file: Descriptor?
+            do throws(VolumeError) {
+                // Locked, but without a holder's mark: where nothing has room any more, there is room to discard.
+                if !isOwned { file = try self.lockedFile() }
+            } catch let error where error.kind == .missing {
+                // Nothing but a record, or nothing at all.
+            }
+            for path in [self.holderPath, self.newRecordPath, self.recordPath] { try self.remove(path) }
+            try self.syncDirectory()
+            try self.remove(self.unfinishedPath)
+            try self.syncDirectory()
+            try file?.unlock()
+        }
+        await close()
+    }
+}

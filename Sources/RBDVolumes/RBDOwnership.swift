@@ -1,0 +1,148 @@
+internal import CCeph
+internal import Synchronization
+package import Volumes
+
+// Who may write to an unfinished target: one process, which proves that the one before it can't any more.
+extension RBDTarget {
+    /// How long a client that went away keeps its watch (`osd_client_watch_timeout`, 30 s), and a little.
+    private static let watchLimit = Duration.seconds(35)
+
+    @discardableResult
+    package func own() async throws(VolumeError) -> Bool {
+        guard owned.withLock({ $0 == nil }) else { return false }
+        if let image = made.withLock({ $0.take() }) {
+            // Nobody can have been at it before; the holder is written.
+            do throws(VolumeError) {
+                try await lock(image)
+            } catch {
+                await image.close()
+                throw error
+            }
+            owned.withLock { $0 = image }
+            return false
+        }
+        if case .committed = try await state() {
+            return try await withImage(name, for: .reading) { image throws(VolumeError) in
+                try await fencePredecessor(on: image)
+            }
+        }
+        let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+        do throws(VolumeError) {
+            let hasFenced = try await fencePredecessor(on: image)
+            try await lock(image)
+            try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
+            owned.withLock { $0 = image }
+            return hasFenced
+        } catch {
+            await image.close()
+            throw error
+        }
+    }
+
+    /// Makes sure that the process which was at the target before can't write to it any more.
+    /// - Returns: Whether there was one.
+    private func fencePredecessor(on image: Image) async throws(VolumeError) -> Bool {
+        guard let holder = try await image.metadata(Marking.holder).flatMap(Holder.init(text:)),
+            holder.client != cluster.clientAddresses
+        else { return false }
+        func inUse() -> VolumeError {
+            VolumeError(
+                .busy, "own", on: address,
+                reason: "process \(holder.process) on \(holder.host) is moving into it",
+                advice: "Wait for it to end, or end it; then give the command again.")
+        }
+        switch holder.life {
+        case .alive: throw inUse()
+        case .dead: break
+        case .unknown:
+            // On another host: it lives as long as it watches the image.
+            let deadline = ContinuousClock.now + Self.watchLimit
+            while try await image.watchers().contains(where: { holder.client.contains($0.address) }) {
+                guard ContinuousClock.now < deadline else { throw inUse() }
+                notice("waiting for process \(holder.process) on \(holder.host), which may be gone, to be given up")
+                try? await Task.sleep(for: .seconds(2))
+            }
+        }
+        try await cluster.evict(holder.client)
+        return true
+    }
+
+    /// Librbd's exclusive lock where the image has one, its advisory lock otherwise.
+    private func lock(_ image: Image) async throws(VolumeError) {
+        if try await image.features().contains(.exclusiveLock) {
+            // librbd takes the lock by itself for some calls, and may have done so for this very image.
+            let isOurs: Int32 = unsafe try await image.number("rbd_is_exclusive_lock_owner") {
+                unsafe rbd_is_exclusive_lock_owner($0, $1)
+            }
+            if isOurs == 0, let owner = try await image.lockOwner() {
+                unsafe try await image.call("rbd_lock_break") {
+                    unsafe rbd_lock_break($0, RBD_LOCK_MODE_EXCLUSIVE, owner)
+                }
+            }
+            unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
+        } else {
+            for locker in try await image.advisoryLockers() {
+                unsafe try await image.call("rbd_break_lock") {
+                    unsafe rbd_break_lock($0, locker.client, locker.cookie)
+                }
+            }
+            unsafe try await image.call("rbd_lock_exclusive") { unsafe rbd_lock_exclusive($0, "godwit") }
+        }
+    }
+
+    func unlock(_ image: Image) async throws(VolumeError) {
+        if try await image.features().contains(.exclusiveLock) {
+            unsafe try await image.call("rbd_lock_release") { unsafe rbd_lock_release($0) }
+        } else {
+            unsafe try await image.call("rbd_unlock") { unsafe rbd_unlock($0, "godwit") }
+        }
+    }
+
+    /// Closes the image and opens it anew: what librbd knew of it is forgotten.
+    func reopen() async throws(VolumeError) {
+        let image = try image()
+        owned.withLock { $0 = nil }
+        await image.close()
+        try await own()
+    }
+
+    package func close() async {
+        guard let image = owned.withLock({ $0.take() }) ?? made.withLock({ $0.take() }) else { return }
+        try? await image.removeMetadata(Marking.holder)
+        await image.close()
+    }
+}
+
+extension Image {
+    /// Who holds the exclusive lock.
+    fileprivate func lockOwner() async throws(VolumeError) -> String? {
+        try await blocking { () throws(VolumeError) in
+            var mode = RBD_LOCK_MODE_EXCLUSIVE
+            var owners = unsafe [UnsafeMutablePointer<CChar>?](repeating: nil, count: 8)
+            var count = unsafe owners.count
+            let code = unsafe rbd_lock_get_owners(self.handle, &mode, &owners, &count)
+            if code == -2 { return nil }
+            guard code >= 0 else { throw VolumeError(ceph: code, "rbd_lock_get_owners", on: self.title) }
+            defer { unsafe rbd_lock_get_owners_cleanup(&owners, count) }
+            return unsafe owners.prefix(count).first.flatMap { unsafe $0 }.map { unsafe String(cString: $0) }
+        }
+    }
+
+    fileprivate func advisoryLockers() async throws(VolumeError) -> [(client: String, cookie: String)] {
+        try await blocking { () throws(VolumeError) in
+            var exclusive: Int32 = 0
+            var (tagSize, clientsSize, cookiesSize, addressesSize) = (4096, 4096, 4096, 4096)
+            var tag = [CChar](repeating: 0, count: tagSize)
+            var clients = [CChar](repeating: 0, count: clientsSize)
+            var cookies = [CChar](repeating: 0, count: cookiesSize)
+            var addresses = [CChar](repeating: 0, count: addressesSize)
+            let count = unsafe rbd_list_lockers(
+                self.handle, &exclusive, &tag, &tagSize, &clients, &clientsSize, &cookies, &cookiesSize, &addresses,
+                &addressesSize)
+            guard count >= 0 else { throw VolumeError(ceph: Int32(count), "rbd_list_lockers", on: self.title) }
+            guard count > 0 else { return [] }
+            let pairs = zip(Image.strings(clients[..<clientsSize]), Image.strings(cookies[..<cookiesSize]))
+            return pairs.prefix(Int(count)).map { (client: $0, cookie: $1) }
+        }
+    }
+}
