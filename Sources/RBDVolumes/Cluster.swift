@@ -42,8 +42,10 @@ package import Volumes
 
     /// Connects, or hands on the connection that is there.
     package static func connect(for address: RBDAddress) async throws(VolumeError) -> Cluster {
+        let environment = environment()
         let access = Access(
-            configuration: address.configuration, user: address.user ?? userInEnvironment(), keyring: address.keyring)
+            configuration: address.configuration ?? environment.configuration, user: address.user ?? environment.user,
+            keyring: address.keyring)
         if let cluster = connections.withLock({ $0[access] }) { return cluster }
         let cluster = try await blocking { () throws(VolumeError) in try connect(access) }
         return connections.withLock { known in
@@ -130,20 +132,24 @@ package import Volumes
         unsafe try set(handle, key, value)
     }
 
-    /// `--id NAME`, `-n client.NAME` and their kin in `CEPH_ARGS`, which librados leaves to the program.
-    private static func userInEnvironment() -> String? {
+    /// What `CEPH_ARGS` says of how to reach the cluster, which librados leaves to the program.
+    private static func environment() -> (configuration: String?, user: String?) {
+        var found: (configuration: String?, user: String?)
         let words = (ProcessInfo.processInfo.environment["CEPH_ARGS"] ?? "").split(separator: " ").map(String.init)
         for (index, word) in words.enumerated() {
             let pair = word.split(separator: "=", maxSplits: 1).map(String.init)
             let value = pair.count == 2 ? pair[1] : index + 1 < words.count ? words[index + 1] : nil
             guard let value else { continue }
             switch pair[0] {
-            case "--id", "--user", "-i": return value
-            case "--name", "-n": return value.hasPrefix("client.") ? String(value.dropFirst("client.".count)) : value
+            case "--id", "--user", "-i": found.user = value
+            case "--name", "-n":
+                found.user = value.hasPrefix("client.") ? String(value.dropFirst("client.".count)) : value
+            case "--conf", "-c": found.configuration = value
+            case "--cluster": found.configuration = "/etc/ceph/\(value).conf"
             default: continue
             }
         }
-        return nil
+        return found
     }
 
     /// Evicts a client: none of its operations is carried out any more, once this returned.

@@ -70,11 +70,6 @@ final class DataObjects: Sendable {
         return ObjectDigest(size: ByteCount(size), hashes: sumCode < 0 ? nil : list)
     }
 
-    /// Whether the object exists.
-    func exists(_ number: Int) async throws(VolumeError) -> Bool {
-        try await digest(of: number, length: .zero, chunk: zeroBlock) != nil
-    }
-
     /// Which bytes of an object the OSD allocated; empty if it doesn't exist. Blocks.
     func allocated(of number: Int, in range: Extent) throws(VolumeError) -> ExtentSet {
         var capacity = 64

@@ -25,6 +25,8 @@ final class ObjectMover: StepMover {
     private let sourceObjects: DataObjects
     private let histories: DataObjects
     private let targetObjects: DataObjects
+    private let targetHistories: DataObjects
+    private let marksClean: Bool
     private let context: SnapshotContext
     private let sourceMap: ObjectMap?
     private let baseMap: ObjectMap?
@@ -58,6 +60,8 @@ final class ObjectMover: StepMover {
 
         let destination = try await route.target.objects()
         targetObjects = destination.objects
+        targetHistories = try destination.objects.showing(CCEPH_SNAP_DIR)
+        marksClean = destination.marksClean
         context = destination.context
         store = destination.maps
         canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
@@ -199,17 +203,22 @@ final class ObjectMover: StepMover {
         switch outcome {
         case .written: state = .exists
         case .removed: state = .absent
+        case .untouched where !isRepeated: state = before[number]
         case .untouched, .emptied:
-            if !before.exists(number) {
-                state = .absent
-            } else if isRepeated {
-                // An earlier run announced it, and may or may not have made it.
-                state = try await targetObjects.exists(number) ? .exists : .absent
-            } else {
-                state = outcome == .emptied ? .exists : before[number]
-            }
+            // The OSD drops an operation that changes nothing, and an earlier run announced objects that it may or may
+            // not have made: only the object itself knows.
+            state = before.exists(number) ? try await observedState(of: number) : .absent
         }
         after.withLock { $0?[number] = state }
+    }
+
+    /// What librbd would find (librbd/operation/ObjectMapIterate.cc): clean is what no write touched since the newest
+    /// snapshot.
+    private func observedState(of number: Int) async throws(VolumeError) -> ObjectMap.State {
+        guard let history = try await targetHistories.history(of: number),
+            history.versions.contains(where: { $0.id == ObjectHistory.Version.head })
+        else { return .absent }
+        return !marksClean || history.newestSnapshot >= context.newestFirst.first ?? 0 ? .exists : .clean
     }
 
     func settle(upTo offset: ByteOffset) async throws(VolumeError) { try await saveMap() }

@@ -5,7 +5,9 @@ package import Volumes
 // Who may write to an unfinished target: one process, which proves that the one before it can't any more.
 extension RBDTarget {
     /// How long a client that went away keeps its watch (`osd_client_watch_timeout`, 30 s), and a little.
-    private static let watchLimit = Duration.seconds(35)
+    static let watchLimit = Duration.seconds(35)
+    /// The name of Godwit's advisory locks.
+    static let cookie = "godwit"
 
     @discardableResult
     package func own() async throws(VolumeError) -> Bool {
@@ -81,12 +83,8 @@ extension RBDTarget {
             }
             unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
         } else {
-            for locker in try await image.advisoryLockers() {
-                unsafe try await image.call("rbd_break_lock") {
-                    unsafe rbd_break_lock($0, locker.client, locker.cookie)
-                }
-            }
-            unsafe try await image.call("rbd_lock_exclusive") { unsafe rbd_lock_exclusive($0, "godwit") }
+            try await image.breakAdvisoryLocks()
+            unsafe try await image.call("rbd_lock_exclusive") { unsafe rbd_lock_exclusive($0, RBDTarget.cookie) }
         }
     }
 
@@ -94,7 +92,7 @@ extension RBDTarget {
         if try await image.features().contains(.exclusiveLock) {
             unsafe try await image.call("rbd_lock_release") { unsafe rbd_lock_release($0) }
         } else {
-            unsafe try await image.call("rbd_unlock") { unsafe rbd_unlock($0, "godwit") }
+            unsafe try await image.call("rbd_unlock") { unsafe rbd_unlock($0, RBDTarget.cookie) }
         }
     }
 
@@ -109,6 +107,7 @@ extension RBDTarget {
     package func close() async {
         guard let image = owned.withLock({ $0.take() }) ?? made.withLock({ $0.take() }) else { return }
         try? await image.removeMetadata(Marking.holder)
+        try? await unlock(image)
         await image.close()
     }
 }
@@ -125,6 +124,13 @@ extension Image {
             guard code >= 0 else { throw VolumeError(ceph: code, "rbd_lock_get_owners", on: self.title) }
             defer { unsafe rbd_lock_get_owners_cleanup(&owners, count) }
             return unsafe owners.prefix(count).first.flatMap { unsafe $0 }.map { unsafe String(cString: $0) }
+        }
+    }
+
+    /// Breaks what a dead run left: nobody else locks an unfinished target, or by this name.
+    func breakAdvisoryLocks() async throws(VolumeError) {
+        for locker in try await advisoryLockers() where locker.cookie == RBDTarget.cookie {
+            unsafe try await call("rbd_break_lock") { unsafe rbd_break_lock($0, locker.client, locker.cookie) }
         }
     }
 

@@ -192,14 +192,22 @@ package final class RBDTarget: TargetVolume {
     // MARK: The shorter way
 
     /// What `ObjectRoute` writes to.
-    func objects() async throws(VolumeError) -> (objects: DataObjects, context: SnapshotContext, maps: ObjectMapStore?)
-    {
+    func objects() async throws(VolumeError) -> ObjectView {
         let image = try image()
-        let objects = DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix())
-        let context = SnapshotContext(try await image.snapshots().map(\.snapshot.id))
-        let hasMap = try await image.features().contains(.objectMap)
-        let maps = hasMap ? ObjectMapStore(pool: pool, imageID: try await image.imageID()) : nil
-        return (objects, context, maps)
+        let features = try await image.features()
+        return ObjectView(
+            objects: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
+            context: SnapshotContext(try await image.snapshots().map(\.snapshot.id)),
+            maps: features.contains(.objectMap) ? ObjectMapStore(pool: pool, imageID: try await image.imageID()) : nil,
+            marksClean: features.contains(.fastDiff))
+    }
+
+    struct ObjectView: Sendable {
+        let objects: DataObjects
+        let context: SnapshotContext
+        let maps: ObjectMapStore?
+        /// Whether the maps tell objects that weren't written since the newest snapshot.
+        let marksClean: Bool
     }
 
     package func route(from source: any Volume) async throws(VolumeError) -> (any Route)? {
@@ -235,7 +243,11 @@ package final class RBDTarget: TargetVolume {
         }
         guard let image = owned.withLock({ $0.take() }) else {
             try await settleName()
-            return try await withImage(name, for: .writing, forget)
+            return try await withImage(name, for: .writing) { image throws(VolumeError) in
+                // A run that was ended after the rename has left it, where the image has no lock of librbd's own.
+                try await image.breakAdvisoryLocks()
+                try await forget(image)
+            }
         }
         do throws(VolumeError) {
             try await forget(image)
@@ -254,8 +266,21 @@ package final class RBDTarget: TargetVolume {
             // It was being made, or removed, when a run was ended: only librbd's removal can deal with what is left.
         }
         await close()
-        try await blocking { () throws(VolumeError) in
-            try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
+        try await removeUnfinished()
+    }
+
+    /// Removes the image; waits for a client that went away to be given up, as it still watches the image.
+    private func removeUnfinished() async throws(VolumeError) {
+        let deadline = ContinuousClock.now + Self.watchLimit
+        while true {
+            do throws(VolumeError) {
+                return try await blocking { () throws(VolumeError) in
+                    try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
+                }
+            } catch let error where error.kind == .busy && ContinuousClock.now < deadline {
+                notice("waiting for a client that has the unfinished target open, and may be gone, to be given up")
+                try? await Task.sleep(for: .seconds(1))
+            }
         }
     }
 

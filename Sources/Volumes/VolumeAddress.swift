@@ -73,14 +73,13 @@ package struct RBDAddress: Hashable, Sendable {
             let pair = Self.unescaped(field).unicodeScalars.split(
                 separator: "=", maxSplits: 1, omittingEmptySubsequences: false
             ).map { String($0) }
-            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("an option is no KEY=VALUE") }
+            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("\(Self.shown(pair[0])) is no KEY=VALUE") }
             let value = pair[1]
             switch pair[0] {
             case "conf": configuration = value
             case "id": user = value
             case "keyring": keyring = value
-            // The value may be a secret: name the key alone.
-            default: throw refuse("unknown option '\(pair[0])' (known: conf, id, keyring)")
+            default: throw refuse("unknown option: \(Self.shown(pair[0])) (known: conf, id, keyring)")
             }
         }
     }
@@ -95,6 +94,11 @@ package struct RBDAddress: Hashable, Sendable {
         let options = [("conf", configuration), ("id", user), ("keyring", keyring)]
         for case (let key, let value?) in options { text += ":\(key)=\(Self.escaped(value))" }
         return text
+    }
+
+    /// An option's name, if it looks like one: what stands there may be a secret.
+    private static func shown(_ key: String) -> String {
+        key.wholeMatch(of: /[a-z_]{1,16}/) == nil ? "an option" : "'\(key)'"
     }
 
     // All of these go by Unicode scalars: a name may begin with a combining mark, which would make one Character of

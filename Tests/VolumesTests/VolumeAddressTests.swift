@@ -60,9 +60,9 @@ struct VolumeAddressTests {
         ("rbd:/v", "pool's name is empty"), ("rbd:fast/", "image's name is empty"),
         ("rbd:fast//v", "namespace's name is empty"), ("rbd:fast/@s", "image's name is empty"),
         ("rbd:fast/v@", "snapshot's name is empty"), ("rbd:fast/v@a@b", "more than one '@'"),
-        ("rbd:fast/v\0", "NUL"), ("rbd:fast/v:conf", "'conf' is no KEY=VALUE"),
-        ("rbd:fast/v:conf=", "'conf' is no KEY=VALUE"), ("rbd:fast/v:", "is no KEY=VALUE"),
-        ("rbd:fast/v::id=x", "is no KEY=VALUE"), ("rbd:fast/v:pool=x", "unknown option 'pool'"),
+        ("rbd:fast/v\0", "NUL"), ("rbd:fast/v:conf", "an option is no KEY=VALUE"),
+        ("rbd:fast/v:conf=", "an option is no KEY=VALUE"), ("rbd:fast/v:", "an option is no KEY=VALUE"),
+        ("rbd:fast/v::id=x", "an option is no KEY=VALUE"), ("rbd:fast/v:pool=x", "unknown option 'pool'"),
         ("rbd:fast/v:CONF=x", "unknown option 'CONF'"),
     ]
 
