@@ -27,6 +27,8 @@ struct Record: Codable, Sendable, Equatable {
     var isUnderWay = false
     /// The snapshot that the step under way goes to; nothing for a head that can't be frozen.
     var goal: UInt64?
+    /// Along which way the step under way goes: how far it has come says nothing of another one.
+    var route: Report.RouteKind?
     /// How far the step under way has come: everything before is on the target, and durable.
     var settledBytes: UInt64 = 0
 

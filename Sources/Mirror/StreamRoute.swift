@@ -6,10 +6,10 @@ struct StreamRoute: Route {
     let target: any TargetVolume
     let granularity: Granularity
 
-    func begin(_ step: Step, isRepeated: Bool) async throws(VolumeError) -> any StepMover {
+    func begin(_ step: Step, resumed: ByteOffset?) async throws(VolumeError) -> any StepMover {
         let reader = try await source.open(step.goal)
         return StreamMover(
-            reader: reader, target: target, base: step.base, mayHoldData: step.base != nil || isRepeated,
+            reader: reader, target: target, base: step.base, mayHoldData: step.base != nil || resumed != nil,
             pieceSize: max(granularity.size, .mebibytes(1)))
     }
 }

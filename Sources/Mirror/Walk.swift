@@ -150,19 +150,21 @@ final class Walk: Sendable {
         move.progress.begin(title)
         let goal = step.goal.snapshot?.id
         let isRepeated = record.isUnderWay && record.goal == goal
-        let start = isRepeated ? ByteOffset(record.settledBytes) : .zero
+        let kind = report.route
+        let start = isRepeated && record.route == kind ? ByteOffset(record.settledBytes) : .zero
         let mover: any StepMover
         do throws(VolumeError) {
-            if !isRepeated {
+            if !isRepeated || record.route != kind {
                 try await note {
                     $0.isUnderWay = true
+                    $0.route = kind
                     $0.arrived = step.base?.id
                     $0.goal = goal
                     $0.settledBytes = 0
                 }
             }
             try await move.target.resize(to: step.size)
-            mover = try await route.begin(step, isRepeated: isRepeated)
+            mover = try await route.begin(step, resumed: isRepeated ? start : nil)
         } catch {
             throw await explained(error, step)
         }

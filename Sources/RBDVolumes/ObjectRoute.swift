@@ -11,8 +11,8 @@ struct ObjectRoute: Route {
     let target: RBDTarget
     let objectSize: ByteCount
 
-    func begin(_ step: Step, isRepeated: Bool) async throws(VolumeError) -> any StepMover {
-        try await ObjectMover(self, step, isRepeated: isRepeated)
+    func begin(_ step: Step, resumed: ByteOffset?) async throws(VolumeError) -> any StepMover {
+        try await ObjectMover(self, step, resumed: resumed)
     }
 }
 
@@ -43,12 +43,12 @@ final class ObjectMover: StepMover {
     private let after: Mutex<ObjectMap?>
     private let expectation = Mutex(FullObjects())
 
-    init(_ route: ObjectRoute, _ step: Step, isRepeated: Bool) async throws(VolumeError) {
+    init(_ route: ObjectRoute, _ step: Step, resumed: ByteOffset?) async throws(VolumeError) {
         base = step.base
         goal = step.goal.snapshot
         volumeSize = step.size
         pieceSize = route.objectSize
-        self.isRepeated = isRepeated
+        isRepeated = resumed != nil
         let view = try await route.source.view(of: step)
         objectCount = view.objectCount
         space = ByteCount(UInt64(objectCount) * pieceSize.bytes)
@@ -67,15 +67,18 @@ final class ObjectMover: StepMover {
         canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
         before = try await store?.load(nil)
         after = Mutex(before)
-        try await announce()
+        try await announce(from: resumed ?? .zero)
     }
 
     /// Marks every object that may come to be, before any does: whoever removes an unfinished target then finds all of
     /// its objects.
-    private func announce() async throws(VolumeError) {
+    ///
+    /// - Parameter start: What became of the objects before is in the map already.
+    private func announce(from start: ByteOffset) async throws(VolumeError) {
         guard let store, var map = before else { return }
+        let first = Int(start.rounded(downTo: pieceSize).bytes / pieceSize.bytes)
         forEachCandidate { numbers in
-            for number in numbers where map[number] == .absent { map[number] = .exists }
+            for number in numbers where number >= first && map[number] == .absent { map[number] = .exists }
         }
         after.withLock { $0 = map }
         try await store.save(map)

@@ -16,8 +16,9 @@ package struct Step: Sendable, Equatable {
 /// A way for the bytes from one source to one target.
 package protocol Route: Sendable {
     /// Opens a step; the target has the step's size already.
-    /// - Parameter isRepeated: Whether an earlier run began this step: some of it may stand on the target.
-    func begin(_ step: Step, isRepeated: Bool) async throws(VolumeError) -> any StepMover
+    /// - Parameter resumed: Where an earlier run of this step had settled everything before; some of what comes after may
+    ///   stand on the target as well. Nothing for a step that wasn't begun before.
+    func begin(_ step: Step, resumed: ByteOffset?) async throws(VolumeError) -> any StepMover
 }
 
 /// Moves a step piece by piece, several at a time.

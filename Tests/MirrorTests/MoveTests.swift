@@ -187,6 +187,18 @@ struct MoveTests {
         }
     }
 
+    @Test func `a snapshot that is taken just before the source is frozen is carried`() async throws {
+        for number in 1...2 {
+            let site = Site(source: Self.sourceWithHistory())
+            try await site.move(
+                sourceFault: before("freeze", number: number) { site.source.takeSnapshot("just before") },
+                // So that it is frozen once more.
+                targetFault: before("write", number: 5) { site.source.write(7, 3_000, at: 100_000) })
+            expect(site, holds: Holdings(of: site.source))
+            #expect(Holdings(of: site.target).snapshots.count == 4, "before freeze \(number)")
+        }
+    }
+
     @Test func `a volume that can't hold a state and was written meanwhile is not finished`() async throws {
         let site = Site(source: Place(holdsSnapshots: false))
         site.source.make(100_000)
