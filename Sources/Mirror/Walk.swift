@@ -33,7 +33,8 @@ final class Walk: Sendable {
                 source: move.source, target: move.target, granularity: move.options.granularity) as any Route
         }
         report.route = route is StreamRoute ? .stream : .objects
-        var description = move.carried(seen)
+        // What is walked along was seen after it was frozen: a snapshot taken between the two is older than the head.
+        var description = frozen.isEmpty ? move.carried(seen) : try await describe()
         report.snapshotsFoundFinished = try await staged(.underWay) { () throws(VolumeError) in
             try await move.target.kept().count
         }
@@ -57,9 +58,7 @@ final class Walk: Sendable {
                 try await move.source.isUnchanged(since: arrived)
             }
             // Anew each time: a snapshot that the user takes meanwhile is one more step.
-            let present = try await staged(.underWay) { () throws(VolumeError) in
-                move.carried(try await move.source.describe())
-            }
+            let present = try await describe()
             let hasNewSnapshots = present.snapshots != description.snapshots
             description = present
             if isUnchanged, !hasNewSnapshots { return description }
@@ -72,7 +71,12 @@ final class Walk: Sendable {
                 return try await move.source.freeze(as: name)
             }
             if let newest { frozen.append(newest) }
+            description = try await describe()
         }
+    }
+
+    private func describe() async throws(MoveError) -> VolumeDescription {
+        try await staged(.underWay) { () throws(VolumeError) in move.carried(try await move.source.describe()) }
     }
 
     /// A source that can't hold a state must have stayed as it was by itself.
@@ -203,12 +207,16 @@ final class Walk: Sendable {
         }
     }
 
-    /// What a failure of a step means: a snapshot that was removed under it can't be gone on with.
+    /// What a failure of a step means: without the snapshots that it goes from and to, it can't be gone on with.
     private func explained(_ error: VolumeError, _ step: Step) async -> MoveError {
-        guard error.kind != .unreachable, let goal = step.goal.snapshot,
-            let present = try? await move.source.describe().snapshots,
-            !goal.isTransient, !present.contains(where: { $0.id == goal.id })
-        else { return MoveError(error, at: .underWay) }
-        return cantGoOn("snapshot \(goal.name) was removed from \(move.source.address) meanwhile")
+        guard error.kind != .unreachable, let present = try? await move.source.describe().snapshots else {
+            return MoveError(error, at: .underWay)
+        }
+        for needed in [step.base, step.goal.snapshot].compactMap(\.self) where !needed.isTransient {
+            guard present.contains(where: { $0.id == needed.id }) else {
+                return cantGoOn("snapshot \(needed.name) was removed from \(move.source.address) meanwhile")
+            }
+        }
+        return MoveError(error, at: .underWay)
     }
 }

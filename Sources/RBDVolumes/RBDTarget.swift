@@ -152,7 +152,7 @@ package final class RBDTarget: TargetVolume {
         guard present != size else { return }
         // To shrink, librbd removes the objects that it believes are there: it must have read the map as it is now.
         if size < present { try await reopen() }
-        unsafe try await image().call("rbd_resize2") { unsafe rbd_resize2($0, size.bytes, true, nil, nil) }
+        unsafe try await image().call("rbd_resize2") { unsafe rbd_resize2($0, size.bytes, true, goOn, nil) }
     }
 
     package func keep(_ snapshot: Snapshot) async throws(VolumeError) {
@@ -298,6 +298,9 @@ package final class RBDTarget: TargetVolume {
         }
     }
 }
+
+/// librbd calls it for each object that it removes, whether there is one or not.
+private let goOn: librbd_progress_fn_t = { _, _, _ in 0 }
 
 extension RBDSource {
     /// How the image lies on its objects, if they hold all of its bytes in every state.

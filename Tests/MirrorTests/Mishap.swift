@@ -56,6 +56,16 @@ func failing(
     }
 }
 
+/// Fails the first operation of a certain name, and all that come after.
+func dying(at operation: String) -> MemoryVolume.Fault {
+    let deaths = Counter()
+    return { (name, _) throws(VolumeError) in
+        guard name == operation || deaths.value > 0 else { return }
+        _ = deaths.next()
+        throw VolumeError(.failed, name, on: "a volume", reason: "the process is dead")
+    }
+}
+
 /// Runs `body` before an operation of a certain name, once.
 func before(
     _ operation: String, number: Int = 1, _ body: @escaping @Sendable () -> Void
