@@ -63,7 +63,12 @@ package final class FileTarget: TargetVolume {
         let record = try readRecord()
         switch (final, unfinished, record) {
         case (nil, nil, nil): return .absent
-        case (nil, _, let record): return .unfinished(record: record ?? "")
+        case (nil, _, let record?): return .unfinished(record: record)
+        // Without a record: what has no bytes and no holder either may be somebody's by that name.
+        case (nil, let unfinished?, nil) where unfinished.allocated > .zero:
+            let isOurs = try FileStatus.of(holderPath, followingLinks: false, title: address) != nil
+            return isOurs ? .unfinished(record: "") : .foreign
+        case (nil, _?, nil): return .unfinished(record: "")
         case (_?, nil, let record?): return .committed(record: record)
         // The link of a commit was made, and the other name not removed yet.
         case (let final?, let unfinished?, let record?) where final.isSameFile(as: unfinished):

@@ -26,7 +26,8 @@ package struct Abort: Sendable {
             throw MoveError(
                 .noTarget, ["\(target.address) is no unfinished target of Godwit's"],
                 advice: "If it is to go, remove it yourself ('rbd rm', 'rm').")
-        case .committed:
+        case .committed(let text):
+            try Takeover.read(text, of: target.address).refuseUnlessCommitting(target.address)
             throw MoveError(
                 .noTarget, ["\(target.address) is finished: its move only has to be tidied up after"],
                 advice: "Give the 'godwit migrate' command again.")

@@ -34,9 +34,13 @@ package struct Move: Sendable {
             notCarried: description.notCarried, changed: description.changed)
         switch try await state() {
         case .foreign:
+            if let present = try? await target.describe(), present.identity == description.identity {
+                throw MoveError(.usage, ["source and target are the same: \(source.address)"])
+            }
             throw MoveError(try await Preflight(self).targetObstacles(to: description), at: .target)
         case .committed(let text):
             let record = try Takeover(self).record(text, of: description)
+            try record.refuseUnlessCommitting(target.address)
             try await takeOver(record)
             try await tidy(record)
             report.outcome = .tidied
@@ -93,9 +97,9 @@ package struct Move: Sendable {
         do throws(MoveError) {
             if report.resumed { try await Preflight(self).refuseSourceObstacles() }
             let walk = Walk(self, record: record)
-            let description = try await walk.run(from: seen, &report)
+            let (description, arrived) = try await walk.run(from: seen, &report)
             report.notCarried = description.notCarried
-            try await commit(walk.record, description, &report)
+            try await commit(walk.record, description, arrived, &report)
         } catch {
             if !error.isUnanswered { await target.close() }
             throw error
@@ -103,23 +107,15 @@ package struct Move: Sendable {
     }
 
     private func commit(
-        _ record: consuming Record, _ description: VolumeDescription, _ report: inout Report
+        _ record: consuming Record, _ description: VolumeDescription, _ arrived: Snapshot?, _ report: inout Report
     ) async throws(MoveError) {
         var record = record
         if options.verifies {
-            // The state that the target was brought to: mostly the newest that was frozen, or one that the user kept.
-            let (transients, arrived) = (record.transients, record.arrived)
-            let frozen = try await staged(.underWay) { () async throws(VolumeError) -> Snapshot? in
-                for name in transients {
-                    if let snapshot = try await source.freeze(as: name), snapshot.id == arrived { return snapshot }
-                }
-                return description.snapshots.first { $0.id == arrived }
-            }
             let differences = try await Verification(
                 source: source, target: target, progress: progress, stop: stop
             ).run(
                 description.snapshots.map(\.name),
-                head: frozen.map { Revision.snapshot($0) } ?? .head)
+                head: arrived.map { Revision.snapshot($0) } ?? .head)
             guard differences.isEmpty else {
                 throw MoveError(
                     .resumable,
@@ -187,6 +183,17 @@ struct Takeover {
                 .noTarget, ["\(address) is an unfinished target, but \(what)"],
                 advice: "Go on with the godwit that began it, or remove it by hand.")
         }
+    }
+}
+
+extension Record {
+    /// A target that has its name, but wasn't given it by a commit, isn't whole.
+    func refuseUnlessCommitting(_ address: String) throws(MoveError) {
+        guard phase != .committing else { return }
+        throw MoveError(
+            .noTarget, ["\(address) is an unfinished target that was given its name before all of it was there"],
+            advice: "Give it back the name that it had, ending in .godwit-unfinished, and the same command goes on; "
+                + "or remove it.")
     }
 }
 

@@ -20,4 +20,10 @@ package struct Pacer: Sendable {
         paid = max(paid + cost, now - Self.burst)
         return max(.zero, paid - now)
     }
+
+    /// Sets right what was counted before it was known.
+    package mutating func correct(from counted: ByteCount, to moved: ByteCount) {
+        let bytes = Double(moved.bytes) - Double(counted.bytes)
+        paid += .seconds(bytes / Double(max(rate.bytesPerSecond, 1)))
+    }
 }

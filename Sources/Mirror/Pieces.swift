@@ -7,7 +7,6 @@ final class Pieces: Sendable {
     private struct State {
         var cursor: ByteOffset
         var frontier: Frontier
-        var pacer: Pacer?
         var failure: VolumeError?
     }
 
@@ -15,15 +14,13 @@ final class Pieces: Sendable {
     private let size: ByteCount
     private let state: Mutex<State>
     private let stop: StopRequest
-    private let start = ContinuousClock.now
 
     /// - Parameter size: No piece crosses a multiple of it.
-    init(_ map: DirtyMap, size: ByteCount, from start: ByteOffset, bandwidth: ByteRate?, stop: StopRequest) {
+    init(_ map: DirtyMap, size: ByteCount, from start: ByteOffset, stop: StopRequest) {
         self.map = map
         self.size = size
         self.stop = stop
-        state = Mutex(
-            State(cursor: start, frontier: Frontier(from: start), pacer: bandwidth.map { Pacer($0) }))
+        state = Mutex(State(cursor: start, frontier: Frontier(from: start)))
     }
 
     /// The next piece; nothing once all are given out, or one failed, or a stop was asked for.
@@ -39,13 +36,7 @@ final class Pieces: Sendable {
         }
     }
 
-    /// - Returns: How long to wait before the next piece.
-    func finish(_ piece: Extent, _ moved: Moved) -> Duration {
-        state.withLock { state in
-            state.frontier.end(piece)
-            return state.pacer?.wait(after: moved.sent + moved.copied, now: ContinuousClock.now - start) ?? .zero
-        }
-    }
+    func finish(_ piece: Extent) { state.withLock { $0.frontier.end(piece) } }
 
     /// Gives a piece back that wasn't moved, and lets no more out.
     func fail(_ piece: Extent, _ error: VolumeError) {

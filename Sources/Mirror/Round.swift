@@ -13,6 +13,7 @@ struct Round {
 
     let mover: any StepMover
     let options: MoveOptions
+    let pacing: Pacing
     let progress: WorkProgress
     let stop: StopRequest
     /// Makes durable that everything before an offset was moved.
@@ -22,7 +23,7 @@ struct Round {
 
     /// - Parameter start: Everything before was moved by an earlier run.
     func run(from start: ByteOffset) async throws(VolumeError) -> Outcome {
-        let map = DirtyMap(size: mover.space, granularity: granularity)
+        let map = try newMap()
         // The earlier run's chunks may have been others.
         let start = min(start, ByteOffset(mover.space.bytes)).rounded(downTo: mover.pieceSize)
         try await mover.findExtents { map.mark($0) }
@@ -30,7 +31,7 @@ struct Round {
         map.clear(Extent(from: .zero, to: start))
         progress.expect(total, done: total - map.dirtyBytes)
 
-        let pieces = Pieces(map, size: mover.pieceSize, from: start, bandwidth: options.bandwidth, stop: stop)
+        let pieces = Pieces(map, size: mover.pieceSize, from: start, stop: stop)
         let settleFailure = await withTaskGroup(of: VolumeError?.self) { group in
             group.addTask { await self.settleRegularly(pieces) }
             group.addTask { await self.watch() }
@@ -56,10 +57,12 @@ struct Round {
     private func work(on pieces: Pieces) async {
         while let piece = pieces.next() {
             do throws(VolumeError) {
-                let moved = try await mover.move(piece)
-                progress.advance(by: piece.length, moved)
-                let wait = pieces.finish(piece, moved)
+                let (counted, wait) = pacing.begin(piece)
                 if wait > .zero { await pause(wait) }
+                let moved = try await mover.move(piece)
+                pacing.end(counted: counted, moved: max(moved.found, moved.sent + moved.copied))
+                progress.advance(by: piece.length, moved)
+                pieces.finish(piece)
             } catch {
                 return pieces.fail(piece, error)
             }
@@ -94,20 +97,40 @@ struct Round {
             let now = ContinuousClock.now
             let done = progress.current.done
             if done != last.amount { last = (done, now) }
-            if now - last.at > Self.patience {
+            if now - last.at > patience {
                 progress.notice("no answer from the volumes for \((now - last.at).components.seconds) s")
             }
         }
         return nil
     }
 
+    /// A rate that lets a piece through only now and then is no silence.
+    private var patience: Duration {
+        guard let rate = options.bandwidth else { return Self.patience }
+        return Self.patience + .seconds(Double(mover.pieceSize.bytes) / Double(max(rate.bytesPerSecond, 1)))
+    }
+
     private var workerCount: Int {
         max(1, min(Self.mostWorkers, Int(options.inFlight.bytes / max(1, mover.pieceSize.bytes))))
     }
 
-    /// A chunk must not be larger than a piece, or a piece couldn't be taken by itself.
+    /// Not finer than what is found, and not coarser than a piece, or a piece couldn't be taken by itself.
     private var granularity: Granularity {
-        options.granularity.size <= mover.pieceSize
-            ? options.granularity : Granularity(mover.pieceSize) ?? options.granularity
+        let wanted = max(options.granularity.size, mover.grain)
+        return Granularity(min(wanted, mover.pieceSize)) ?? options.granularity
+    }
+
+    /// A map that takes more than this is a slip of the granularity.
+    private static let largestMap = ByteCount.gibibytes(4)
+
+    private func newMap() throws(VolumeError) -> DirtyMap {
+        let memory = ByteCount(UInt64(mover.space.pieces(of: granularity.size)) / 8)
+        guard memory <= Self.largestMap else {
+            throw VolumeError(
+                .failed, "dirty map", on: "a volume of \(mover.space.bytes) bytes",
+                reason: "it would take \(memory.bytes) bytes of memory",
+                advice: "Give a larger --granularity; the same command goes on then.")
+        }
+        return DirtyMap(size: mover.space, granularity: granularity)
     }
 }

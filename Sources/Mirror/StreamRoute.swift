@@ -23,6 +23,7 @@ private struct StreamMover: StepMover {
     let pieceSize: ByteCount
 
     var space: ByteCount { reader.size }
+    var grain: ByteCount { Granularity.smallest }
     var means: ExtentMeans { reader.means }
 
     func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {

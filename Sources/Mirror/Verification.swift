@@ -31,7 +31,7 @@ package struct Verification: Sendable {
     /// All that both have, or should have.
     package func run() async throws(MoveError) -> [Difference] {
         let ours = try await staged(.source) { () throws(VolumeError) in try await source.describe() }
-        let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe() }
+        let theirs = try await staged(.source) { () throws(VolumeError) in try await target.describe() }
         let (names, others) = (ours.snapshots.map(\.name), theirs.snapshots.map(\.name))
         var found: [Difference] = []
         // By their bytes: two spellings that Swift's strings hold equal are two names to a volume.
@@ -136,7 +136,7 @@ package struct Verification: Sendable {
                     pieces.endEarly()
                 }
                 progress.advance(by: piece.length)
-                _ = pieces.finish(piece, Moved())
+                pieces.finish(piece)
             } catch {
                 return pieces.fail(piece, error)
             }
@@ -151,7 +151,7 @@ package struct Verification: Sendable {
             granularity: Granularity(min(comparison.pieceSize, Granularity.standard.size)) ?? .standard)
         try await comparison.findExtents { map.mark($0) }
         progress.expect(map.dirtyBytes)
-        let pieces = Pieces(map, size: comparison.pieceSize, from: .zero, bandwidth: nil, stop: stop)
+        let pieces = Pieces(map, size: comparison.pieceSize, from: .zero, stop: stop)
         let earliest = Earliest()
         await withTaskGroup { group in
             for _ in 0..<Self.workers {

@@ -5,10 +5,13 @@ internal import Volumes
 final class Walk: Sendable {
     private let move: Move
     private let noted: Mutex<Record>
+    /// One for all steps, so that none begins with a burst.
+    private let pacing: Pacing
 
     init(_ move: Move, record: Record) {
         self.move = move
         noted = Mutex(record)
+        pacing = Pacing(move.options.bandwidth)
     }
 
     var record: Record { noted.withLock { $0 } }
@@ -23,9 +26,11 @@ final class Walk: Sendable {
 
     /// Takes every step there is, and those that come up meanwhile.
     ///
-    /// - Returns: The source as it was when nothing was left to do.
     /// - Parameter seen: The source as it was just now.
-    func run(from seen: VolumeDescription, _ report: inout Report) async throws(MoveError) -> VolumeDescription {
+    /// - Returns: The source as it was when nothing was left to do, and the state that the target is in.
+    func run(
+        from seen: VolumeDescription, _ report: inout Report
+    ) async throws(MoveError) -> (description: VolumeDescription, arrived: Snapshot?) {
         var frozen = try await staged(.underWay) { () throws(VolumeError) in try await freeze() }
         let route = try await staged(.underWay) { () throws(VolumeError) in
             if let shorter = try await move.target.route(from: move.source) { return shorter }
@@ -46,9 +51,10 @@ final class Walk: Sendable {
                 try await take(
                     Step(base: nil, goal: .head, size: description.size), along: route, title: "head", &report)
                 try await refuseIfChanged()
-                return description
+                return (description, nil)
             }
             let lineage = try lineage(along: description, frozen, kept)
+            try await mendKept(lineage)
             for (index, step) in lineage.steps.enumerated() {
                 let title = title(of: step, kept.count + index + 1, description)
                 try await take(step, along: route, title: title, &report)
@@ -61,17 +67,35 @@ final class Walk: Sendable {
             let present = try await describe()
             let hasNewSnapshots = present.snapshots != description.snapshots
             description = present
-            if isUnchanged, !hasNewSnapshots { return description }
+            if isUnchanged, !hasNewSnapshots { return (description, arrived) }
             if hasNewSnapshots { continue }
             // A writer came meanwhile. If it has gone again, what it wrote is one more step.
             try await Preflight(move).refuseSourceObstacles()
-            let name = Self.transientName()
+            let name = Snapshot.transientName(.random(in: .min ... .max))
             let newest = try await staged(.underWay) { () throws(VolumeError) in
                 try await note { $0.transients.append(name) }
                 return try await move.source.freeze(as: name)
             }
             if let newest { frozen.append(newest) }
             description = try await describe()
+        }
+    }
+
+    /// A run may have been ended while it kept a snapshot: that is made whole before anything else is written.
+    private func mendKept(_ lineage: Lineage) async throws(MoveError) {
+        guard record.isUnderWay, let kept = lineage.arrived, kept.id == record.goal, !kept.isTransient else { return }
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await move.target.mend(kept)
+            try await noteArrival(at: kept.id)
+        }
+    }
+
+    private func noteArrival(at goal: UInt64?) async throws(VolumeError) {
+        try await note {
+            $0.isUnderWay = false
+            $0.arrived = goal
+            $0.goal = nil
+            $0.settledBytes = 0
         }
     }
 
@@ -94,7 +118,7 @@ final class Walk: Sendable {
     private func freeze() async throws(VolumeError) -> [Snapshot] {
         let client = move.source.client
         if record.transients.isEmpty {
-            let name = Self.transientName()
+            let name = Snapshot.transientName(.random(in: .min ... .max))
             try await note {
                 $0.sourceClient = client
                 $0.transients = [name]
@@ -112,10 +136,6 @@ final class Walk: Sendable {
             frozen.append(snapshot)
         }
         return frozen
-    }
-
-    private static func transientName() -> String {
-        Snapshot.transientPrefix + String(UInt64.random(in: .min ... .max), radix: 16)
     }
 
     private func lineage(
@@ -175,7 +195,7 @@ final class Walk: Sendable {
         let outcome: Round.Outcome
         do throws(VolumeError) {
             outcome = try await Round(
-                mover: mover, options: move.options, progress: move.progress, stop: move.stop,
+                mover: mover, options: move.options, pacing: pacing, progress: move.progress, stop: move.stop,
                 settle: { offset throws(VolumeError) in
                     try await mover.settle(upTo: offset)
                     try await self.note { $0.settledBytes = offset.bytes }
@@ -196,27 +216,29 @@ final class Walk: Sendable {
         guard outcome == .finished else {
             throw MoveError(.resumable, ["stopped at \(title)"])
         }
+        // What was read of a snapshot that was removed meanwhile is something else: before anything is kept of it.
+        if let gone = try await staged(.underWay, { () throws(VolumeError) in try await missing(of: step) }) {
+            throw cantGoOn("snapshot \(gone.name) was removed from \(move.source.address) meanwhile")
+        }
         try await staged(.underWay) { () throws(VolumeError) in
             if let snapshot = step.goal.snapshot, !snapshot.isTransient { try await move.target.keep(snapshot) }
-            try await note {
-                $0.isUnderWay = false
-                $0.arrived = goal
-                $0.goal = nil
-                $0.settledBytes = 0
-            }
+            try await noteArrival(at: goal)
         }
+    }
+
+    /// The snapshot that a step needs and the source doesn't hold any more.
+    private func missing(of step: Step) async throws(VolumeError) -> Snapshot? {
+        for needed in [step.base, step.goal.snapshot].compactMap(\.self) {
+            guard try await move.source.holds(needed) else { return needed }
+        }
+        return nil
     }
 
     /// What a failure of a step means: without the snapshots that it goes from and to, it can't be gone on with.
     private func explained(_ error: VolumeError, _ step: Step) async -> MoveError {
-        guard error.kind != .unreachable, let present = try? await move.source.describe().snapshots else {
+        guard error.kind != .unreachable, let gone = try? await missing(of: step) else {
             return MoveError(error, at: .underWay)
         }
-        for needed in [step.base, step.goal.snapshot].compactMap(\.self) where !needed.isTransient {
-            guard present.contains(where: { $0.id == needed.id }) else {
-                return cantGoOn("snapshot \(needed.name) was removed from \(move.source.address) meanwhile")
-            }
-        }
-        return MoveError(error, at: .underWay)
+        return cantGoOn("snapshot \(gone.name) was removed from \(move.source.address) meanwhile")
     }
 }

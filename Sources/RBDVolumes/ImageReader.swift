@@ -131,7 +131,12 @@ final class ImageReader: VolumeReader {
     }
 
     private func allocated(of number: Int, in range: Extent) async throws(VolumeError) -> ExtentSet {
-        try await blocking { () throws(VolumeError) in try self.objects.allocated(of: number, in: range) }
+        do throws(VolumeError) {
+            return try await blocking { () throws(VolumeError) in try self.objects.allocated(of: number, in: range) }
+        } catch let error where error.kind == .unsupported {
+            // An erasure-coded pool, of which the object that was asked at first didn't exist.
+            return ExtentSet([range])
+        }
     }
 
     /// librbd's own answer. It counts a parent's bytes, and knows the erasure-coded pools.

@@ -18,6 +18,7 @@ struct ObjectRoute: Route {
 
 final class ObjectMover: StepMover {
     let pieceSize: ByteCount
+    var grain: ByteCount { pieceSize }
     let space: ByteCount
     let means: ExtentMeans = .objectExtents
     private let base: Snapshot?

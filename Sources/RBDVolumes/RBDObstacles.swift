@@ -7,9 +7,11 @@ extension RBDTarget {
         var found: [Obstacle] = []
         let state = try await state()
         if state == .foreign {
+            let isUnderItsName = try await pool.id(ofNamed: name) != nil
+            let standing = isUnderItsName ? address : "the image \(unfinishedName), where \(address) would begin,"
             found.append(
                 Obstacle(
-                    .exists, "\(address) exists, and wasn't begun by Godwit",
+                    .exists, "\(standing) exists, and wasn't begun by Godwit",
                     remedy: "Choose another name, or remove it yourself: Godwit never overwrites."))
         }
         let layout = wishes.applied(to: source.layout)

@@ -105,6 +105,14 @@ package final class RBDSource: SourceVolume {
         }
     }
 
+    package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool {
+        try await withImage { image throws(VolumeError) in
+            try await image.snapshots().contains {
+                $0.kind == RBD_SNAP_NAMESPACE_TYPE_USER && $0.snapshot.id == snapshot.id
+            }
+        }
+    }
+
     package func thaw(_ snapshotName: String) async throws(VolumeError) {
         try await withImage(for: .writing) { image throws(VolumeError) in
             for listed in try await image.snapshots() where try await image.isOrWas(listed, named: snapshotName) {
@@ -116,10 +124,18 @@ package final class RBDSource: SourceVolume {
 
     package func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
         guard let snapshot else { return true }
-        return try await withReader(at: .head) { reader throws(VolumeError) in
+        let isUnchanged = try await withReader(at: .head) { reader throws(VolumeError) in
             guard reader.size == snapshot.size else { return false }
             return try await reader.extents(in: Extent(offset: .zero, length: reader.size), since: snapshot).isEmpty
         }
+        // Objects tell nothing of a snapshot that was removed: only now is it sure that they did.
+        guard try await holds(snapshot) else {
+            throw VolumeError(
+                .missing, "list_snaps", on: "\(address)@\(snapshot.name)", reason: "it was removed meanwhile",
+                advice:
+                    "Give the move up ('godwit abort'), and begin anew: nothing tells any more what was written since.")
+        }
+        return isUnchanged
     }
 }
 
@@ -157,10 +173,7 @@ extension Image {
         if features.contains(.operations) { notCarried.append("clones made from snapshots of this image stay its own") }
         notCarried.append("timestamps of creation, access and snapshots")
         let metadata = try await metadata()
-        var changed: [String] = []
-        let parent = try await overlap()
-        if parent > .zero { changed.append("the clone is flattened: the target has no parent") }
-        return VolumeDescription(
+        var description = VolumeDescription(
             identity: "rbd:\(pool.cluster.fsid)/\(pool.id)/\(pool.namespace)/\(try await imageID())",
             size: try await size(),
             snapshots: listed.filter { $0.kind == RBD_SNAP_NAMESPACE_TYPE_USER && !$0.snapshot.isTransient }
@@ -168,7 +181,23 @@ extension Image {
             layout: try await layout(),
             metadata: metadata.filter { !$0.key.hasPrefix(Marking.prefix) },
             mostBytes: try await mostBytes(in: listed.map(\.snapshot)),
-            notCarried: notCarried, changed: changed)
+            notCarried: notCarried)
+        if try await hasParentInAnyState() {
+            description.changed.append("the clone is flattened: the target has no parent")
+        }
+        return description
+    }
+
+    /// Whether a parent shines through the head or a snapshot. Leaves the image showing another state: the last question.
+    func hasParentInAnyState() async throws(VolumeError) -> Bool {
+        guard try await features().contains(.layering) else { return false }
+        if try await overlap() > .zero { return true }
+        for listed in try await snapshots() where listed.kind == RBD_SNAP_NAMESPACE_TYPE_USER {
+            let id = listed.snapshot.id
+            unsafe try await call("rbd_snap_set_by_id") { unsafe rbd_snap_set_by_id($0, id) }
+            if try await overlap() > .zero { return true }
+        }
+        return false
     }
 
     /// What all states hold at most, going by the object maps: each counts the objects written since the one before.

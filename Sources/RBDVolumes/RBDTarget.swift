@@ -44,11 +44,29 @@ package final class RBDTarget: TargetVolume {
             return metadata[Marking.record].map { .committed(record: $0) } ?? .foreign
         }
         guard try await hasUnfinishedName() else { return .absent }
-        if let metadata = try await metadata(of: unfinishedName) {
-            // Without a record: the run that made it was ended before it could say what it was about to do.
-            return .unfinished(record: metadata[Marking.record] ?? "")
+        // What can't be opened was being made, or removed, when a run was ended.
+        guard let metadata = try await metadata(of: unfinishedName) else { return .unfinished(record: "") }
+        if let record = metadata[Marking.record] { return .unfinished(record: record) }
+        // Without a record: the run that made it was ended before it could say what it was about to do. That it was one
+        // of ours only the holder's name tells, which comes first, or that nothing was ever written to it.
+        if metadata[Marking.holder] != nil { return .unfinished(record: "") }
+        return try await isUntouched() ? .unfinished(record: "") : .foreign
+    }
+
+    /// Whether the image of the unfinished name has neither data, nor snapshots, nor metadata.
+    private func isUntouched() async throws(VolumeError) -> Bool {
+        try await withImage(unfinishedName, for: .reading) { image throws(VolumeError) in
+            guard try await image.metadata().isEmpty, try await image.snapshots().isEmpty else { return false }
+            let found = DiffCount()
+            unsafe try await image.call("rbd_diff_iterate2") { handle in
+                var size: UInt64 = 0
+                let code = unsafe rbd_get_size(handle, &size)
+                guard code >= 0 else { return code }
+                return unsafe rbd_diff_iterate2(
+                    handle, nil, 0, size, 0, 1, countDiff, Unmanaged.passUnretained(found).toOpaque())
+            }
+            return found.count == 0
         }
-        return .unfinished(record: "")
     }
 
     private func metadata(of image: String) async throws(VolumeError) -> [String: String]? {
@@ -166,6 +184,21 @@ package final class RBDTarget: TargetVolume {
         if snapshot.isProtected, !isProtected {
             unsafe try await image.call("rbd_snap_protect") { unsafe rbd_snap_protect($0, name) }
         }
+    }
+
+    package func mend(_ snapshot: Snapshot) async throws(VolumeError) {
+        let image = try image()
+        // librbd adds a snapshot to the header first, and then makes its object map.
+        if try await image.features().contains(.objectMap), let present = try await kept().last,
+            present.isNamed(snapshot.name), try await objects().maps?.load(present.id) == nil
+        {
+            if present.isProtected {
+                let name = snapshot.name
+                unsafe try await image.call("rbd_snap_unprotect") { unsafe rbd_snap_unprotect($0, name) }
+            }
+            unsafe try await image.call("rbd_snap_remove_by_id") { unsafe rbd_snap_remove_by_id($0, present.id) }
+        }
+        try await keep(snapshot)
     }
 
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
@@ -299,6 +332,17 @@ package final class RBDTarget: TargetVolume {
     }
 }
 
+private final class DiffCount: @unchecked Sendable {
+    // Unchecked: counted in one call, and read after it.
+    var count = 0
+}
+
+private let countDiff: @convention(c) (UInt64, Int, Int32, UnsafeMutableRawPointer?) -> Int32 = { _, _, _, context in
+    guard let context = unsafe context else { return -22 }
+    unsafe Unmanaged<DiffCount>.fromOpaque(context).takeUnretainedValue().count += 1
+    return 0
+}
+
 /// librbd calls it for each object that it removes, whether there is one or not.
 private let goOn: librbd_progress_fn_t = { _, _, _ in 0 }
 
@@ -307,14 +351,8 @@ extension RBDSource {
     fileprivate func layoutOfObjects() async throws(VolumeError) -> Layout? {
         try await withImage { image throws(VolumeError) in
             let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
-            guard isOld == 0, try await image.overlap() == .zero else { return nil }
             let layout = try await image.layout()
-            // A snapshot may have had a parent that the head has no more.
-            for listed in try await image.snapshots() where listed.kind == RBD_SNAP_NAMESPACE_TYPE_USER {
-                let id = listed.snapshot.id
-                unsafe try await image.call("rbd_snap_set_by_id") { unsafe rbd_snap_set_by_id($0, id) }
-                guard try await image.overlap() == .zero else { return nil }
-            }
+            guard isOld == 0, try await !image.hasParentInAnyState() else { return nil }
             return layout
         }
     }

@@ -116,6 +116,12 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         }
     }
 
+    package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool {
+        try with("holds", changes: false) { contents throws(VolumeError) in
+            contents.finished?.kept.contains { $0.snapshot.id == snapshot.id } == true
+        }
+    }
+
     package func thaw(_ name: String) async throws(VolumeError) {
         try with("thaw") { contents throws(VolumeError) in
             contents.finished?.kept.removeAll { $0.snapshot.isNamed(name) }

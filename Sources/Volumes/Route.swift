@@ -25,6 +25,8 @@ package protocol Route: Sendable {
 package protocol StepMover: Sendable {
     /// Pieces neither cross a multiple of this nor are longer.
     var pieceSize: ByteCount { get }
+    /// Extents are found, and pieces moved, in multiples of this: a dirty map need not be finer.
+    var grain: ByteCount { get }
     /// Where the pieces lie: from zero up to here. The volume's size, or that of all its objects put in a row.
     var space: ByteCount { get }
     var means: ExtentMeans { get }

@@ -29,7 +29,17 @@ package struct Snapshot: Hashable, Sendable, Codable {
 
     /// Snapshots that a move made for itself and will remove: never carried, never shown as the user's.
     package static let transientPrefix = "godwit."
-    package var isTransient: Bool { name.hasPrefix(Self.transientPrefix) }
+    package var isTransient: Bool {
+        let digits = name.utf8.dropFirst(Self.transientPrefix.utf8.count)
+        return name.utf8.starts(with: Self.transientPrefix.utf8) && digits.count == 16
+            && digits.allSatisfy { "0123456789abcdef".utf8.contains($0) }
+    }
+
+    /// The name of a transient snapshot: the prefix and 16 hexadecimal digits, which no user's is likely to have.
+    package static func transientName(_ number: UInt64) -> String {
+        let digits = String(number, radix: 16)
+        return transientPrefix + String(repeating: "0", count: 16 - digits.count) + digits
+    }
 }
 
 /// A state of a volume that can be read.

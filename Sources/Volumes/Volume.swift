@@ -69,6 +69,8 @@ package protocol SourceVolume: Volume {
     /// A state that stays as it is while the volume goes on; recorded under `name` before it is asked for.
     /// The same name gives the same state again. Nothing from a volume that can't hold one: its head is read then.
     func freeze(as name: String) async throws(VolumeError) -> Snapshot?
+    /// Whether the volume still holds that very snapshot.
+    func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool
     /// Forgets the state that `freeze` made, if it is there.
     func thaw(_ name: String) async throws(VolumeError)
     /// How whoever serves the volume knows this process; nothing where there is no such name.
@@ -82,6 +84,7 @@ package protocol SourceVolume: Volume {
 extension SourceVolume {
     package var client: String? { nil }
     package func evict(_ client: String) async throws(VolumeError) {}
+    package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool { true }
 }
 
 /// Where a move ends: first nothing, then an unfinished volume that only this move writes, then a finished one.
@@ -104,6 +107,8 @@ package protocol TargetVolume: Volume {
     func resize(to size: ByteCount) async throws(VolumeError)
     /// Keeps the present state under the snapshot's name and protection; all that was written is in it.
     func keep(_ snapshot: Snapshot) async throws(VolumeError)
+    /// Makes a snapshot whole that a run was ended in keeping, and after which nothing was written.
+    func mend(_ snapshot: Snapshot) async throws(VolumeError)
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError)
     /// Makes `extent` read as zeros, by a hole where the volume can.
     func zero(_ extent: Extent) async throws(VolumeError)
@@ -118,6 +123,10 @@ package protocol TargetVolume: Volume {
     func close() async
     /// A way that is shorter than reading and writing, if there is one from that source.
     func route(from source: any Volume) async throws(VolumeError) -> (any Route)?
+}
+
+extension TargetVolume {
+    package func mend(_ snapshot: Snapshot) async throws(VolumeError) { try await keep(snapshot) }
 }
 
 /// What is found where a target is to be.

@@ -1,6 +1,28 @@
 internal import ArgumentParser
+internal import Glibc
 
 @main
+enum Main {
+    /// Runs the command, and leaves at once: librados's threads go on until the end, and must not meet the destructors
+    /// of its static objects, which exit(3) would run.
+    static func main() async {
+        do {
+            var command = try Godwit.parseAsRoot()
+            if var waiting = command as? any AsyncParsableCommand {
+                try await waiting.run()
+            } else {
+                try command.run()
+            }
+            _exit(0)
+        } catch {
+            let status = Godwit.exitCode(for: error)
+            let message = Godwit.fullMessage(for: error)
+            if !message.isEmpty { emit(message + "\n", to: status.isSuccess ? STDOUT_FILENO : STDERR_FILENO) }
+            _exit(status.rawValue)
+        }
+    }
+}
+
 struct Godwit: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "godwit",

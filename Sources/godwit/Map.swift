@@ -18,6 +18,7 @@ struct Map: AsyncParsableCommand {
 
     func run() async throws {
         let address = try AddressArgument.explained(address)
+        var isBackwards = false
         try await reporting { () async throws(MoveError) in
             try await staged(.source) { () throws(VolumeError) in
                 var plain = address.address
@@ -28,9 +29,18 @@ struct Map: AsyncParsableCommand {
                 let volume = try await Opening.source(plain)
                 let revision = try await volume.revision(named: address.snapshot)
                 let base = try await fromSnap == nil ? nil : volume.revision(named: fromSnap).snapshot
+                if let base, let goal = revision.snapshot, base.id > goal.id {
+                    isBackwards = true
+                    return
+                }
                 try await volume.withReader(at: revision) { reader throws(VolumeError) in
                     try await list(reader, since: base)
                 }
+            }
+            guard !isBackwards else {
+                throw MoveError(
+                    .usage, ["\(fromSnap ?? "") is newer than \(address.snapshot ?? "")"],
+                    advice: "Give the older snapshot with --from-snap.")
             }
         }
     }

@@ -144,7 +144,8 @@ class InterruptedTest(ClusterTest):
         while not condition():
             if moving is not None and moving.has_ended:
                 self.fail(f"ended before {what}: {moving.wait(1)}")
-            self.assertLess(time.monotonic(), deadline, f"waited {limit} s in vain for {what}")
+            if time.monotonic() > deadline:
+                self.fail(f"waited {limit} s in vain for {what}: {moving.text() if moving else ''}")
             time.sleep(0.02)
 
     # What is there

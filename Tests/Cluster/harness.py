@@ -114,18 +114,19 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(result.rc, 0, result)
         return result.json
 
-    def move_and_compare(self, source, target, *options, timeout=90, env=None):
+    def move_and_compare(self, source, target, *options, timeout=90, env=None, thin=True):
         """Moves, then asserts all that must be true of both. :returns: the report"""
         before = source.portrait()
         report = self.move(source, target, *options, timeout=timeout, env=env)
         self.assert_unchanged(source, before)
-        self.assert_moved(source, target, states=before["states"])
+        self.assert_moved(source, target, before["states"], thin)
         return report
 
     def godwit(self, rc, *arguments, timeout=90, env=None):
-        """Runs godwit, and asserts its exit status. :returns: the Result"""
+        """Runs godwit, and asserts its exit status, if one is given. :returns: the Result"""
         result = run(*arguments, timeout=timeout, env=env)
-        self.assertEqual(result.rc, rc, result)
+        if rc is not None:
+            self.assertEqual(result.rc, rc, result)
         return result
 
     def wait_until(self, holds, limit=30):
@@ -137,11 +138,15 @@ class ClusterTest(unittest.TestCase):
 
     # What must be true
 
-    def assert_moved(self, source, target, states=None):
-        """The target is finished, the same as the source, right inside and thin; nothing of the move is left."""
+    def assert_moved(self, source, target, states=None, thin=True):
+        """The target is finished, the same as the source, right inside and thin; nothing of the move is left.
+
+        :param thin: False where the OSDs can't tell what is allocated: in erasure-coded pools
+        """
         self.assert_same(source, target, states)
         self.assert_object_map_right(target)
-        self.assert_thin(target, source)
+        if thin:
+            self.assert_thin(target, source)
         self.assert_left_alone(source)
         self.assert_left_alone(target)
         self.assertFalse(target.unfinished.exists, f"{target.unfinished}: still there")
@@ -208,7 +213,7 @@ class ClusterTest(unittest.TestCase):
             self.assertEqual(result.output.strip(), "", f"{volume}@{snapshot}: object map")
             with volume.open(snapshot) as image:
                 self.assertEqual(image.flags() & invalid, 0, f"{volume}@{snapshot}: the check found its object map wrong")
-            if "fast-diff" in volume.features:
+            if "fast-diff" in volume.features and not volume.has_stripes:
                 self.assertEqual(
                     volume.mapped_objects(snapshot), volume.present_objects(snapshot),
                     f"{volume}@{snapshot}: objects in its object map, and objects that are there")

@@ -185,6 +185,12 @@ class Volume:
             return image.size()
 
     @property
+    def current_size(self):
+        """The size, as a client that has it open knows it."""
+        with self.writable() as image:
+            return image.size()
+
+    @property
     def id(self):
         with self.open() as image:
             return image.id()
@@ -238,6 +244,11 @@ class Volume:
                 "watchers": [watcher["addr"] for watcher in image.watchers_list()], "states": self.states(),
             }
 
+    @property
+    def has_stripes(self):
+        with self.open() as image:
+            return image.stripe_count() > 1
+
     def data_ioctx(self):
         with self.open() as image:
             pool = image.data_pool_id()
@@ -280,13 +291,13 @@ class Volume:
         deadline = time.monotonic() + limit
         while True:
             try:
+                self._evict_others()
                 return self._remove()
             except rbd.ImageNotFound:
                 return None
             except (rbd.ImageBusy, rbd.ImageHasSnapshots, rados.Error):
                 if time.monotonic() > deadline:
                     raise
-                self._evict_others()
                 time.sleep(0.2)
 
     def _evict_others(self):

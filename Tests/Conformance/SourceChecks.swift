@@ -143,7 +143,7 @@ package struct SourceCheck: Sendable, CustomTestStringConvertible {
     @Sendable private static func freezing(_ kind: SourceKind) async throws {
         try await withSite(kind, "freezing", 1 << 20) { site in
             let source = try await site.source()
-            let name = Snapshot.transientPrefix + "check"
+            let name = Snapshot.transientName(0xc4ec)
             try await source.thaw(name)
             guard kind.holdsSnapshots else {
                 #expect(try await source.freeze(as: name) == nil)

@@ -7,7 +7,7 @@ struct LineageTests {
     private static func state(_ id: UInt64, _ name: String? = nil) -> Snapshot {
         Snapshot(id: id, name: name ?? "s\(id)", size: ByteCount(id * 100))
     }
-    private static func transient(_ id: UInt64) -> Snapshot { state(id, "godwit.\(id)") }
+    private static func transient(_ id: UInt64) -> Snapshot { state(id, Snapshot.transientName(id)) }
 
     private static let three = [state(10), state(20), state(30)]
 

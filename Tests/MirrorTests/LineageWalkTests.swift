@@ -29,12 +29,12 @@ struct LineageWalkTests {
         var goal: UInt64?
         var findings: [String] = []
 
-        mutating func newState(_ name: String) -> Snapshot {
+        mutating func newState(_ name: (UInt64) -> String) -> Snapshot {
             lastID += UInt64.random(in: 1...3, using: &random)
-            return Snapshot(id: lastID, name: name + "\(lastID)", size: ByteCount(lastID))
+            return Snapshot(id: lastID, name: name(lastID), size: ByteCount(lastID))
         }
-        mutating func takeSnapshot() { carried.append(newState("s")) }
-        mutating func freeze() { frozen.append(newState(Snapshot.transientPrefix)) }
+        mutating func takeSnapshot() { carried.append(newState { "s\($0)" }) }
+        mutating func freeze() { frozen.append(newState(Snapshot.transientName)) }
 
         /// One that the target was not brought to and isn't being brought to: any other ends the move.
         mutating func removeSnapshot() {
