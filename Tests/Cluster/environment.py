@@ -64,7 +64,7 @@ class Running:
     """A program that runs: its output goes to files, so it never waits for a reader."""
 
     def __init__(self, command, env=None):
-        self.command = [str(word) for word in command]
+        self.command = [word if isinstance(word, bytes) else str(word) for word in command]
         merged = {**os.environ, **{key: value for key, value in (env or {}).items() if value is not None}}
         for key, value in (env or {}).items():
             if value is None:
@@ -154,9 +154,9 @@ class Cluster:
         ioctx.set_namespace(namespace)
         return ioctx
 
-    def tool(self, program, *arguments, timeout=60):
+    def tool(self, program, *arguments, timeout=60, env=None):
         """Runs 'ceph', 'rbd' or 'rados' on this cluster; it has to succeed."""
-        return tool(program, "--conf", self.conf, *arguments, timeout=timeout)
+        return tool(program, "--conf", self.conf, *arguments, timeout=timeout, env=env)
 
     def has_pool(self, name):
         return self.rados.pool_exists(name)

@@ -189,8 +189,8 @@ class ClusterTest(unittest.TestCase):
         """Nothing of Godwit's is on the volume, and nobody holds it."""
         with volume.open() as image:
             names = [snapshot["name"] for snapshot in image.list_snaps()]
-            self.assertEqual([name for name in names if name.startswith("godwit")], [], f"{volume}: snapshots left")
-            keys = [key for key, _ in image.metadata_list() if key.startswith("godwit")]
+            self.assertEqual([name for name in names if name.startswith("godwit.")], [], f"{volume}: snapshots left")
+            keys = [key for key in volume.metadata if key.startswith("godwit.")]
             self.assertEqual(keys, [], f"{volume}: metadata left")
             self.assertEqual(image.list_lockers() or [], [], f"{volume}: locked")
             self.assertEqual(list(image.watchers_list()), [], f"{volume}: watched")

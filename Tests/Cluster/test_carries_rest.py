@@ -39,9 +39,7 @@ class Metadata(ClusterTest):
         cluster().tool("rbd", "image-meta", "set", source.spec, "binary", b"\xff\xfe raw \x80")
         target = self.target()
         self.move(source, target)
-        self.assertEqual(
-            cluster().tool("rbd", "image-meta", "get", target.spec, "binary").stdout,
-            cluster().tool("rbd", "image-meta", "get", source.spec, "binary").stdout)
+        self.assertEqual(target.metadata, {"binary": "\udcff\udcfe raw \udc80"})
 
     def test_configuration_of_the_image(self):
         target = self.carried({
@@ -50,13 +48,13 @@ class Metadata(ClusterTest):
         self.assertEqual(shown.strip(), "4194304")
 
     def test_a_limit_on_the_image_does_not_slow_its_move(self):
-        """It is the guest's limit, not Godwit's."""
+        """It is for the guest, not for Godwit."""
         source = self.volume(size=32 * MIB)
         source.fill(0, 32 * MIB)
         for key in ("conf_rbd_qos_bps_limit", "conf_rbd_qos_write_bps_limit", "conf_rbd_qos_read_bps_limit"):
             source.set_metadata(key, str(MIB))
         target = self.target()
-        report = self.move(source, target, "--object-size", "1M")  # by reading and writing
+        report = self.move(source, target, "--verify")
         self.assertLess(report["seconds"], 15)
         self.assertEqual(target.metadata, source.metadata)
 
@@ -103,13 +101,13 @@ class Encryption(ClusterTest):
         """Its bytes are carried as they are: no key is needed, and the same one opens the target."""
         source = self.volume(size=24 * MIB)
         with source.writable() as image:
-            image.encryption_format(rbd.RBD_ENCRYPTION_FORMAT_LUKS2, "secret", rbd.RBD_ENCRYPTION_ALGORITHM_AES256)
+            image.encryption_format(rbd.RBD_ENCRYPTION_FORMAT_LUKS1, "secret", rbd.RBD_ENCRYPTION_ALGORITHM_AES256)
             image.write(noise(64 * KIB, 3), MIB)
         source.snap("one")
         target = self.target()
         self.move_and_compare(source, target, "--verify")
         with target.writable() as image:
-            image.encryption_load(rbd.RBD_ENCRYPTION_FORMAT_LUKS2, "secret")
+            image.encryption_load(rbd.RBD_ENCRYPTION_FORMAT_LUKS1, "secret")
             self.assertEqual(image.read(MIB, 64 * KIB), noise(64 * KIB, 3))
 
 
@@ -213,11 +211,8 @@ class Listed(ClusterTest):
         cluster().tool("rbd", "mirror", "image", "enable", source.spec, "snapshot")
         self.addCleanup(cluster().tool, "rbd", "mirror", "image", "disable", "--force", source.spec)
         source.fill(2 * MIB, MIB, seed=3)
-        cluster().tool("rbd", "mirror", "image", "snapshot", source.spec)
         listed, target = self.listed(source)
-        self.assertEqual(len(listed), 2, listed)
-        self.assertRegex(listed[0], "^[12] mirror snapshots?$")
-        self.assertEqual(listed[1], "the mirroring state")
+        self.assertEqual(listed, ["1 mirror snapshot", "the mirroring state"])
         self.assertEqual(target.snapshots, ["one"])
         with target.open() as image:
             self.assertEqual(image.mirror_image_get_info()["state"], rbd.RBD_MIRROR_IMAGE_DISABLED)

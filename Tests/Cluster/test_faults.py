@@ -52,68 +52,59 @@ class FaultTest(InterruptedTest):
 
 
 class OSDs(FaultTest):
-    def back_after_a_while(self, *how):
+    def test_stopped_and_started_again(self):
         source, states, target, moving = self.under_way(*RATE)
-        with self.away(0, *how):
-            # As long as it takes to say that nothing moves.
-            self.until(lambda: "no answer" in moving.text(), "a word on what it waits for", limit=25, moving=moving)
+        with self.away(0):
+            self.until(lambda: "no answer" in moving.text(), "a word on what it waits for", limit=20, moving=moving)
         result = self.finishes(moving, source, states, target)
         said = re.search(r"(?m)^.*no answer.* for ([0-9]+) s.*$", result.stderr)
-        self.assertLessEqual(int(said[1]), 15, result.stderr)
+        self.assertLessEqual(int(said[1]), 12, result.stderr)
         # What is left to wait for can't be told while nothing moves.
         self.assertNotIn("ETA", said[0])
 
-    def test_stopped_and_started_again(self):
-        self.back_after_a_while()
-
-    def test_crashed_and_started_again(self):
-        self.back_after_a_while("--kill")
-
-    def test_away_for_longer_than_an_operation_may_wait(self):
-        env = self.impatient(6)
-        source, states, target, moving = self.under_way(*RATE, env=env)
-        with self.away(0):
-            gone = time.monotonic()
-            result = moving.wait(60)
-            self.assertEqual(result.rc, 75, result)
-            # One wait for what was under way, and one for the farewell.
-            self.assertLess(time.monotonic() - gone, 20, result)
-            self.assertRegex(result.stderr, r"timed out")
-            self.assertIn("ceph -s", result.stderr)
-            # As long as it stays away, the same command says so, in bounded time.
-            result = run("migrate", source.address, target.address, timeout=45, env=env)
-            self.assertIn(result.rc, (69, 75), result)
-            self.assertIn("ceph -s", result.stderr)
-        self.go_on(source, target)
-        self.assert_right(source, target, states)
-
-    def test_a_stop_is_obeyed_while_nothing_answers(self):
-        source, states, target, moving = self.under_way(*RATE)
-        with self.away(0):
-            time.sleep(1)
-            moving.send(signal.SIGINT)
-            self.until(lambda: "once more: at once" in moving.text(), "it to hear", limit=3, moving=moving)
-            # What is under way can't end.
-            time.sleep(2)
-            self.assertFalse(moving.has_ended, moving.text())
-            moving.send(signal.SIGINT)
+    def test_crashed_and_away_for_long(self):
+        """Four moves at once: each outlasts it, or ends as it is asked to, and loses nothing."""
+        patient = self.under_way(*RATE)
+        impatient = self.under_way(*RATE, env=self.impatient(6))
+        asked_twice, asked_once = self.under_way(*RATE), self.under_way(*RATE)
+        with self.away(0, "--kill"):
+            self.ends_when_an_operation_took_too_long(impatient, time.monotonic())
+            for *_, moving in asked_twice, asked_once:
+                moving.send(signal.SIGINT)
             asked = time.monotonic()
-            self.assertEqual(moving.wait(10).rc, 75)
-            self.assertLess(time.monotonic() - asked, 2)
-        self.go_on(source, target)
-        self.assert_right(source, target, states)
-
-    def test_a_stop_is_obeyed_in_the_end(self):
-        """The one Ctrl-C is enough, even if what is under way never ends."""
-        source, states, target, moving = self.under_way(*RATE)
-        with self.away(0):
-            time.sleep(1)
-            moving.send(signal.SIGTERM)
-            result = moving.wait(40)
+            self.ends_when_asked_twice(asked_twice[-1])
+            result = asked_once[-1].wait(40)
             self.assertEqual(result.rc, 75, result)
+            self.assertLess(time.monotonic() - asked, 35, result)
             self.assertIn("the same command goes on", result.stderr.lower())
-        self.go_on(source, target)
-        self.assert_right(source, target, states)
+        source, states, target, moving = patient
+        self.finishes(moving, source, states, target)
+        for source, states, target, _ in impatient, asked_twice, asked_once:
+            self.go_on(source, target)
+            self.assert_right(source, target, states)
+
+    def ends_when_an_operation_took_too_long(self, move, gone):
+        source, _, target, moving = move
+        result = moving.wait(40)
+        self.assertEqual(result.rc, 75, result)
+        # A wait for what was under way, and not much of a farewell.
+        self.assertLess(time.monotonic() - gone, 15, result)
+        self.assertIn("timed out", result.stderr)
+        self.assertIn("ceph -s", result.stderr)
+        # As long as the OSD stays away, the same command says so, in bounded time.
+        result = run("migrate", source.address, target.address, timeout=30, env=self.impatient(3))
+        self.assertIn(result.rc, (69, 75), result)
+        self.assertIn("ceph -s", result.stderr)
+
+    def ends_when_asked_twice(self, moving):
+        self.until(lambda: "once more: at once" in moving.text(), "it to hear", limit=3, moving=moving)
+        time.sleep(2)
+        # What is under way can't end.
+        self.assertFalse(moving.has_ended, moving.text())
+        moving.send(signal.SIGINT)
+        asked = time.monotonic()
+        self.assertEqual(moving.wait(10).rc, 75)
+        self.assertLess(time.monotonic() - asked, 2)
 
 
 class Monitors(FaultTest):
@@ -143,16 +134,13 @@ def dev_cluster_status():
 
 
 class FullPools(FaultTest):
-    def setUp(self):
-        super().setUp()
-        self.addCleanup(self.quota, 0)
-
     def quota(self, limit):
+        """Limits what the target's pool may hold; 0 for no limit."""
+        if limit:
+            self.addCleanup(self.quota, 0)
         cluster().tool("ceph", "osd", "pool", "set-quota", "slow", "max_bytes", str(limit))
         # The monitor finds the pool full, or not full any more, by the next statistics.
-        flag = "full_quota" if limit else None
-        self.until(lambda: (flag or "full") in self.pool_flags() if flag else "full" not in self.pool_flags(),
-                   f"a quota of {limit} to take effect")
+        self.until(lambda: ("full_quota" in self.pool_flags()) == (limit > 0), f"a quota of {limit} to take effect")
 
     @staticmethod
     def pool_flags():
@@ -227,7 +215,7 @@ class PoolsThatGo(FaultTest):
         self.remove_pool(name)
         result = moving.wait(60)
         self.assertEqual(result.rc, 75, result)
-        result = self.godwit(66, "abort", address)
+        result = self.godwit(73, "abort", address)
         self.assertIn(name, result.stderr)
         # Nobody has the record of what is left on the source any more: the next move of it does no harm.
         target = self.target()

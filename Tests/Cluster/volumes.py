@@ -207,8 +207,11 @@ class Volume:
 
     @property
     def metadata(self):
-        with self.open() as image:
-            return dict(image.metadata_list())
+        """The pairs as its header holds them; librbd's Python binding loses empty values, and those after them."""
+        with rados.ReadOpCtx() as operation:
+            values, _ = self.ioctx.get_omap_vals(operation, "", "metadata_", 10_000)
+            self.ioctx.operate_read_op(operation, f"rbd_header.{self.id}")
+            return {key.removeprefix("metadata_"): value.decode("utf-8", "surrogateescape") for key, value in values}
 
     @property
     def features(self):
@@ -240,7 +243,7 @@ class Volume:
             return {
                 "id": image.id(), "size": image.size(), "features": image.features(), "flags": image.flags(),
                 "snapshots": [(s["id"], s["name"], s["size"], s["namespace"]) for s in self.all_snapshots()],
-                "metadata": dict(image.metadata_list()), "lockers": image.list_lockers(),
+                "metadata": self.metadata, "lockers": image.list_lockers(),
                 "watchers": [watcher["addr"] for watcher in image.watchers_list()], "states": self.states(),
             }
 

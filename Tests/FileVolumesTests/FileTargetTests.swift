@@ -93,11 +93,17 @@ import Volumes
 
     @Test func `a file without a record belongs to a move that died at its start`() async throws {
         let scratch = try Scratch()
-        try scratch.make("v.godwit-unfinished", [1])
+        try scratch.make("v.godwit-unfinished", [])
         let target = FileTarget(path: scratch.file("v"))
         #expect(try await target.state() == .unfinished(record: ""))
         try await target.discard()
         #expect(try scratch.names.isEmpty)
+    }
+
+    @Test func `a file of that name with bytes in it, and neither record nor holder, is a stranger's`() async throws {
+        let scratch = try Scratch()
+        try scratch.make("v.godwit-unfinished", [1])
+        #expect(try await FileTarget(path: scratch.file("v")).state() == .foreign)
     }
 
     @Test func `an owner that died leaves its name, and is found`() async throws {
