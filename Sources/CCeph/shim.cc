@@ -64,6 +64,7 @@ struct cceph_read {
 
 int cceph_sparse_read(rados_ioctx_t pool, const char *object, const cceph_extent *ranges, size_t count,
                       cceph_read **result, cceph_done done, void *context) {
+  *result = nullptr;
   return guarded([&] {
     auto read = std::make_unique<cceph_read>();
     read->ranges.resize(count);
@@ -77,7 +78,10 @@ int cceph_sparse_read(rados_ioctx_t pool, const char *object, const cceph_extent
     int code = submitted(done, context, [&](librados::AioCompletion *completion) {
       return borrowed(pool).aio_operate(object, completion, &operation, nullptr);
     });
-    if (code == 0) read.release();
+    if (code == 0)
+      read.release();
+    else
+      *result = nullptr;
     return code;
   });
 }
@@ -129,6 +133,7 @@ struct cceph_history {
 };
 
 int cceph_list_snaps(rados_ioctx_t pool, const char *object, cceph_history **result, cceph_done done, void *context) {
+  *result = nullptr;
   return guarded([&] {
     auto history = std::make_unique<cceph_history>();
     librados::ObjectReadOperation operation;
@@ -137,7 +142,10 @@ int cceph_list_snaps(rados_ioctx_t pool, const char *object, cceph_history **res
     int code = submitted(done, context, [&](librados::AioCompletion *completion) {
       return borrowed(pool).aio_operate(object, completion, &operation, nullptr);
     });
-    if (code == 0) history.release();
+    if (code == 0)
+      history.release();
+    else
+      *result = nullptr;
     return code;
   });
 }
@@ -171,6 +179,7 @@ struct cceph_digest {
 
 int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint64_t chunk, cceph_digest **result,
                    cceph_done done, void *context) {
+  *result = nullptr;
   return guarded([&] {
     auto digest = std::make_unique<cceph_digest>();
     librados::ObjectReadOperation operation;
@@ -185,7 +194,10 @@ int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint
     int code = submitted(done, context, [&](librados::AioCompletion *completion) {
       return borrowed(pool).aio_operate(object, completion, &operation, nullptr);
     });
-    if (code == 0) digest.release();
+    if (code == 0)
+      digest.release();
+    else
+      *result = nullptr;
     return code;
   });
 }

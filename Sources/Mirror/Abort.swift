@@ -16,6 +16,8 @@ package struct Abort: Sendable {
     package struct Outcome: Sendable {
         /// Transient snapshots that were removed, or looked for, on the source.
         package var source: String?
+        /// The source is no more under its name: snapshots that stand on it, if it was renamed.
+        package var lost: [String] = []
     }
 
     package func run() async throws(MoveError) -> Outcome {
@@ -43,7 +45,8 @@ package struct Abort: Sendable {
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
                     for name in record.transients { try await source.thaw(name) }
                 } catch  where error.kind == .missing {
-                    // The source is no more, and what was left on it neither.
+                    // Removed, and what was left on it with it; or renamed, and nobody here knows how.
+                    outcome.lost = record.transients
                 } catch {
                     await target.close()
                     throw MoveError(

@@ -49,7 +49,8 @@ package struct Move: Sendable {
         case .absent:
             try await Preflight(self).refuseObstacles(to: description)
             let record = Record(
-                source: description.identity, sourceAddress: source.address, snapshots: options.snapshots)
+                source: description.identity, sourceAddress: source.address, snapshots: options.snapshots,
+                wished: target.wished)
             try await staged(.target) { () throws(VolumeError) in
                 try await target.make(as: carried(description), record: record.text())
                 try await target.own()
@@ -165,6 +166,14 @@ struct Takeover {
         guard record.snapshots == move.options.snapshots else {
             throw MoveError(
                 .usage, ["\(move.target.address) was begun with --snapshots \(record.snapshots.rawValue)"],
+                advice: "Go on with the same, or begin anew after 'godwit abort \(move.target.address)'.")
+        }
+        guard record.wished == move.target.wished else {
+            throw MoveError(
+                .usage,
+                [
+                    "\(move.target.address) was begun with \(record.wished.isEmpty ? "no layout of its own" : record.wished)"
+                ],
                 advice: "Go on with the same, or begin anew after 'godwit abort \(move.target.address)'.")
         }
         return record

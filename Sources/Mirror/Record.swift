@@ -16,6 +16,8 @@ struct Record: Codable, Sendable, Equatable {
     /// As the operator wrote it, for messages.
     let sourceAddress: String
     let snapshots: MoveOptions.Snapshots
+    /// `TargetVolume.wished`.
+    let wished: String
     /// How whoever serves the source knows the process that is at the move: it may have died with the source open.
     var sourceClient: String?
     var phase = Phase.copying
@@ -32,10 +34,11 @@ struct Record: Codable, Sendable, Equatable {
     /// How far the step under way has come: everything before is on the target, and durable.
     var settledBytes: UInt64 = 0
 
-    init(source: String, sourceAddress: String, snapshots: MoveOptions.Snapshots) {
+    init(source: String, sourceAddress: String, snapshots: MoveOptions.Snapshots, wished: String = "") {
         self.source = source
         self.sourceAddress = sourceAddress
         self.snapshots = snapshots
+        self.wished = wished
     }
 
     func text() -> String {

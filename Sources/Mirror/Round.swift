@@ -8,9 +8,6 @@ struct Round {
     private static let settleInterval = Duration.seconds(5)
     /// More requests than this gain nothing: the OSDs are busy by then (Docs/Decisions/0003).
     private static let mostWorkers = 64
-    /// Waiting for one piece longer than this is worth a word.
-    private static let patience = Duration.seconds(10)
-
     let mover: any StepMover
     let options: MoveOptions
     let pacing: Pacing
@@ -34,7 +31,6 @@ struct Round {
         let pieces = Pieces(map, size: mover.pieceSize, from: start, stop: stop)
         let settleFailure = await withTaskGroup(of: VolumeError?.self) { group in
             group.addTask { await self.settleRegularly(pieces) }
-            group.addTask { await self.watch() }
             await withTaskGroup { workers in
                 for _ in 0..<workerCount { workers.addTask { await self.work(on: pieces) } }
             }
@@ -71,6 +67,7 @@ struct Round {
 
     /// Sleeps, but not through a stop.
     private func pause(_ duration: Duration) async {
+        if duration > .seconds(5) { progress.notice("held back by the bandwidth") }
         let end = ContinuousClock.now + duration
         while !stop.isAsked, ContinuousClock.now < end {
             try? await Task.sleep(for: min(.milliseconds(100), end - ContinuousClock.now))
@@ -88,26 +85,6 @@ struct Round {
             }
         }
         return nil
-    }
-
-    /// Says when nothing moves. Waits for nobody, so that it can.
-    private func watch() async -> VolumeError? {
-        var last = (amount: progress.current.done, at: ContinuousClock.now)
-        while (try? await Task.sleep(for: .milliseconds(250))) != nil {
-            let now = ContinuousClock.now
-            let done = progress.current.done
-            if done != last.amount { last = (done, now) }
-            if now - last.at > patience {
-                progress.notice("no answer from the volumes for \((now - last.at).components.seconds) s")
-            }
-        }
-        return nil
-    }
-
-    /// A rate that lets a piece through only now and then is no silence.
-    private var patience: Duration {
-        guard let rate = options.bandwidth else { return Self.patience }
-        return Self.patience + .seconds(Double(mover.pieceSize.bytes) / Double(max(rate.bytesPerSecond, 1)))
     }
 
     private var workerCount: Int {

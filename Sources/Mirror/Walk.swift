@@ -60,6 +60,7 @@ final class Walk: Sendable {
                 try await take(step, along: route, title: title, &report)
             }
             let arrived = lineage.steps.last?.goal.snapshot ?? lineage.arrived
+            move.progress.begin("looking whether \(move.source.address) was written to meanwhile")
             let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
                 try await move.source.isUnchanged(since: arrived)
             }

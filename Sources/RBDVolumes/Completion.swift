@@ -33,7 +33,7 @@ func completedImage(_ submit: (rbd_completion_t?) -> Int32) async -> Int {
         let created = unsafe rbd_aio_create_completion(context, resumeImage, &completion)
         guard created >= 0 else { return unsafe continuation.resume(returning: Int(created)) }
         let refused = unsafe submit(completion)
-        guard refused < 0 else { return }
+        guard refused != 0 else { return }
         unsafe rbd_aio_release(completion)
         unsafe continuation.resume(returning: Int(refused))
     }

@@ -19,6 +19,17 @@ package struct LayoutWishes: Sendable, Equatable {
         self.features = features
     }
 
+    /// As on the command line, in one order.
+    var text: String {
+        var words: [String] = []
+        if let objectSize { words.append("--object-size \(objectSize.bytes)") }
+        if let stripeUnit { words.append("--stripe-unit \(stripeUnit.bytes)") }
+        if let stripeCount { words.append("--stripe-count \(stripeCount)") }
+        if let dataPool { words.append("--data-pool \(dataPool)") }
+        if let features { words.append("--image-feature \(features.sorted().joined(separator: ","))") }
+        return words.joined(separator: " ")
+    }
+
     /// The layout that a target of `source` gets; a volume that has no objects is laid out as librbd does by itself.
     package func applied(to source: Layout?) -> Layout {
         let standard = Layout(

@@ -40,6 +40,16 @@ struct Holder: Codable, Sendable, Equatable {
         String(decoding: try! JSONEncoder().encode(self), as: UTF8.self)
     }
 
+    /// Whether a watcher's address is one of the client's.
+    func has(_ address: String) -> Bool {
+        func bare(_ text: Substring) -> Substring {
+            let plain = text.hasPrefix("v1:") || text.hasPrefix("v2:") ? text.dropFirst(3) : text
+            return plain.first == "[" ? plain.dropFirst() : plain
+        }
+        let own = client.filter { $0 != "[" && $0 != "]" }.split(separator: ",").map(bare)
+        return own.contains(bare(address.filter { $0 != "[" && $0 != "]" }[...]))
+    }
+
     enum Life { case alive, dead, unknown }
 
     /// Whether that process lives, as far as this host can tell.

@@ -68,6 +68,12 @@ final class ObjectMover: StepMover {
         canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
         before = try await store?.load(nil)
         after = Mutex(before)
+        guard store == nil || before != nil else {
+            throw VolumeError(
+                .damaged, "rados_read", on: route.target.address,
+                reason: "the unfinished target's object map is damaged",
+                advice: "Give the move up ('godwit abort'), and begin anew.")
+        }
         try await announce(from: resumed ?? .zero)
     }
 

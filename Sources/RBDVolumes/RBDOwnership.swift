@@ -59,7 +59,7 @@ extension RBDTarget {
         case .unknown:
             // On another host: it lives as long as it watches the image.
             let deadline = ContinuousClock.now + Self.watchLimit
-            while try await image.watchers().contains(where: { holder.client.contains($0.address) }) {
+            while try await image.watchers().contains(where: { holder.has($0.address) }) {
                 guard ContinuousClock.now < deadline else { throw inUse() }
                 notice("waiting for process \(holder.process) on \(holder.host), which may be gone, to be given up")
                 try? await Task.sleep(for: .seconds(2))

@@ -126,7 +126,14 @@ package final class RBDSource: SourceVolume {
         guard let snapshot else { return true }
         let isUnchanged = try await withReader(at: .head) { reader throws(VolumeError) in
             guard reader.size == snapshot.size else { return false }
-            return try await reader.extents(in: Extent(offset: .zero, length: reader.size), since: snapshot).isEmpty
+            // Window by window: the list of what an image holds has no bound.
+            var window = Extent(offset: .zero, length: min(reader.size, .gibibytes(64)))
+            while !window.isEmpty {
+                guard try await reader.extents(in: window, since: snapshot).isEmpty else { return false }
+                window = Extent(
+                    from: window.end, to: min(window.end + .gibibytes(64), ByteOffset(reader.size.bytes)))
+            }
+            return true
         }
         // Objects tell nothing of a snapshot that was removed: only now is it sure that they did.
         guard try await holds(snapshot) else {

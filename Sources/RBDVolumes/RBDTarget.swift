@@ -17,6 +17,8 @@ package final class RBDTarget: TargetVolume {
     /// The unfinished image, once it is this process's.
     let owned = Mutex<Image?>(nil)
 
+    package var wished: String { wishes.text }
+
     private init(
         _ target: RBDAddress, cluster: Cluster, wishes: LayoutWishes, notice: @escaping @Sendable (String) -> Void
     ) throws(VolumeError) {
@@ -188,10 +190,9 @@ package final class RBDTarget: TargetVolume {
 
     package func mend(_ snapshot: Snapshot) async throws(VolumeError) {
         let image = try image()
-        // librbd adds a snapshot to the header first, and then makes its object map.
-        if try await image.features().contains(.objectMap), let present = try await kept().last,
-            present.isNamed(snapshot.name), try await objects().maps?.load(present.id) == nil
-        {
+        // librbd adds a snapshot to the header first, then makes its object map,
+        // and marks in the head's what is unchanged since. Nothing was written since: made anew, all of it is right.
+        if let present = try await kept().last, present.isNamed(snapshot.name) {
             if present.isProtected {
                 let name = snapshot.name
                 unsafe try await image.call("rbd_snap_unprotect") { unsafe rbd_snap_unprotect($0, name) }
@@ -228,6 +229,13 @@ package final class RBDTarget: TargetVolume {
     func objects() async throws(VolumeError) -> ObjectView {
         let image = try image()
         let features = try await image.features()
+        if features.contains(.objectMap), try await !image.hasValidObjectMap() {
+            throw VolumeError(
+                .damaged, "rbd_get_flags", on: address,
+                reason: "the unfinished target's object map is marked as invalid",
+                advice: "Mend it: 'rbd object-map rebuild \(pool.path)/\(unfinishedName)'; then give the command again."
+            )
+        }
         return ObjectView(
             objects: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
             context: SnapshotContext(try await image.snapshots().map(\.snapshot.id)),

@@ -89,6 +89,8 @@ extension SourceVolume {
 
 /// Where a move ends: first nothing, then an unfinished volume that only this move writes, then a finished one.
 package protocol TargetVolume: Volume {
+    /// What the operator wants otherwise than the source has it: the same throughout a move.
+    var wished: String { get }
     func state() async throws(VolumeError) -> TargetState
     /// What stands against making it of `source`, with `room` bytes to be written. Changes nothing.
     func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle]
@@ -126,6 +128,7 @@ package protocol TargetVolume: Volume {
 }
 
 extension TargetVolume {
+    package var wished: String { "" }
     package func mend(_ snapshot: Snapshot) async throws(VolumeError) { try await keep(snapshot) }
 }
 

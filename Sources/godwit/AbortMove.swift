@@ -41,7 +41,14 @@ struct AbortMove: AsyncParsableCommand {
                 return try await Opening.source(address)
             }.run()
             emit("removed the unfinished \(self.target)\n", to: 1)
-            if let source = outcome.source { emit("nothing of the move is left on \(source)\n", to: 1) }
+            guard let source = outcome.source else { return }
+            if outcome.lost.isEmpty {
+                emit("nothing of the move is left on \(source)\n", to: 1)
+            } else {
+                emit(
+                    "there is no \(source) any more; if it was renamed, remove its snapshot "
+                        + "\(outcome.lost.joined(separator: ", "))\n", to: 1)
+            }
         }
     }
 }

@@ -17,6 +17,8 @@ enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
 struct ProgressDisplay {
     private static let redrawInterval = Duration.milliseconds(200)
     private static let lineInterval = Duration.seconds(5)
+    /// Nothing moving for longer than this is worth a word.
+    private static let patience = Duration.seconds(10)
 
     let progress: WorkProgress
     let style: ProgressStyle
@@ -57,10 +59,16 @@ struct ProgressDisplay {
         guard style != .none else { return }
         var lastLine = ContinuousClock.now
         var shown: (title: String, since: ContinuousClock.Instant) = ("", .now)
+        var moving: (done: ByteCount, at: ContinuousClock.Instant) = (.zero, .now)
         var notice: String?
         while (try? await Task.sleep(for: Self.redrawInterval)) != nil {
-            let view = progress.current
+            var view = progress.current
+            if view.title != shown.title || view.done != moving.done { moving = (view.done, .now) }
             if view.title != shown.title { shown = (view.title, .now) }
+            let silence = ContinuousClock.now - moving.at
+            if view.notice == nil, silence > Self.patience {
+                view.notice = "no answer from the volumes for \(silence.components.seconds) s"
+            }
             let line = text(of: view, after: (ContinuousClock.now - shown.since).seconds)
             if style == .bar {
                 emit("\r\(fitted(line))\u{1b}[K", to: STDERR_FILENO)

@@ -17,14 +17,24 @@ RATE = ("--bandwidth", "16M")
 
 
 class FaultTest(InterruptedTest):
-    def under_way(self, *options, env=None, **history):
+    def under_way(self, *options, env=None):
         """A move in the middle of its second step. :returns: its source, the source's states, its target, and the run"""
-        source, target = self.history(**history), self.target()
-        states = self.states(source)
-        moving = self.begin(source, target, *options, env=env, progress="plain")
-        when_kept(1, later=0.2).await_(moving, source, target)
-        self.assertFalse(moving.has_ended, moving.text())
-        return source, states, target, moving
+        [move] = self.all_under_way([env], *options)
+        return move
+
+    def all_under_way(self, environments, *options):
+        """As many moves, all in the middle of their second step or a little later."""
+        moves = []
+        for _ in environments:
+            source = self.history()
+            moves.append((source, self.states(source), self.target()))
+        runs = [
+            self.begin(source, target, *options, env=env, progress="plain")
+            for env, (source, _, target) in zip(environments, moves)]
+        for (source, _, target), moving in zip(moves, runs):
+            when_kept(1, later=0.2).await_(moving, source, target)
+            self.assertFalse(moving.has_ended, moving.text())
+        return [(*move, moving) for move, moving in zip(moves, runs)]
 
     def finishes(self, moving, source, states, target, timeout=90):
         result = moving.wait(timeout)
@@ -64,9 +74,8 @@ class OSDs(FaultTest):
 
     def test_crashed_and_away_for_long(self):
         """Four moves at once: each outlasts it, or ends as it is asked to, and loses nothing."""
-        patient = self.under_way(*RATE)
-        impatient = self.under_way(*RATE, env=self.impatient(6))
-        asked_twice, asked_once = self.under_way(*RATE), self.under_way(*RATE)
+        patient, impatient, asked_twice, asked_once = self.all_under_way(
+            [None, self.impatient(6), None, None], "--bandwidth", "6M")
         with self.away(0, "--kill"):
             self.ends_when_an_operation_took_too_long(impatient, time.monotonic())
             for *_, moving in asked_twice, asked_once:
@@ -206,7 +215,7 @@ class PoolsThatGo(FaultTest):
 
     def test_the_target_pool_is_deleted(self):
         name = self.pool()
-        source, states = self.history(), None
+        source = self.history()
         address = f"rbd:{name}/goes"
         moving = start("migrate", source.address, address, *RATE)
         self.addCleanup(lambda: moving.has_ended or moving.kill())

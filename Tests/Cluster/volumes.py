@@ -211,7 +211,7 @@ class Volume:
         with rados.ReadOpCtx() as operation:
             values, _ = self.ioctx.get_omap_vals(operation, "", "metadata_", 10_000)
             self.ioctx.operate_read_op(operation, f"rbd_header.{self.id}")
-            return {key.removeprefix("metadata_"): value.decode("utf-8", "surrogateescape") for key, value in values}
+            return {key.removeprefix("metadata_"): (value or b"").decode("utf-8", "surrogateescape") for key, value in values}
 
     @property
     def features(self):
