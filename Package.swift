@@ -50,6 +50,8 @@ let package = Package(
         .testTarget(name: "MirrorTests", dependencies: ["Conformance", "Mirror", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "RBDVolumesTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "RBDConformanceTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6],

@@ -23,6 +23,7 @@ extension RBDTarget {
             owned.withLock { $0 = image }
             return false
         }
+        try await refuseForeign("own")
         if case .committed = try await state() {
             return try await withImage(name, for: .reading) { image throws(VolumeError) in
                 try await fencePredecessor(on: image)
@@ -73,10 +74,7 @@ extension RBDTarget {
     private func lock(_ image: Image) async throws(VolumeError) {
         if try await image.features().contains(.exclusiveLock) {
             // librbd takes the lock by itself for some calls, and may have done so for this very image.
-            let isOurs: Int32 = unsafe try await image.number("rbd_is_exclusive_lock_owner") {
-                unsafe rbd_is_exclusive_lock_owner($0, $1)
-            }
-            if isOurs == 0, let owner = try await image.lockOwner() {
+            if try await !image.isLockedByUs(), let owner = try await image.lockOwner() {
                 unsafe try await image.call("rbd_lock_break") {
                     unsafe rbd_lock_break($0, RBD_LOCK_MODE_EXCLUSIVE, owner)
                 }
@@ -88,11 +86,16 @@ extension RBDTarget {
         }
     }
 
+    /// Without complaint if it isn't locked any more.
     func unlock(_ image: Image) async throws(VolumeError) {
         if try await image.features().contains(.exclusiveLock) {
+            guard try await image.isLockedByUs() else { return }
             unsafe try await image.call("rbd_lock_release") { unsafe rbd_lock_release($0) }
         } else {
-            unsafe try await image.call("rbd_unlock") { unsafe rbd_unlock($0, RBDTarget.cookie) }
+            do throws(VolumeError) {
+                unsafe try await image.call("rbd_unlock") { unsafe rbd_unlock($0, RBDTarget.cookie) }
+            } catch let error where error.kind == .missing {
+            }
         }
     }
 
@@ -113,6 +116,13 @@ extension RBDTarget {
 }
 
 extension Image {
+    fileprivate func isLockedByUs() async throws(VolumeError) -> Bool {
+        let isOwner: Int32 = unsafe try await number("rbd_is_exclusive_lock_owner") {
+            unsafe rbd_is_exclusive_lock_owner($0, $1)
+        }
+        return isOwner != 0
+    }
+
     /// Who holds the exclusive lock.
     fileprivate func lockOwner() async throws(VolumeError) -> String? {
         try await blocking { () throws(VolumeError) in

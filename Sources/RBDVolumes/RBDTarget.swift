@@ -110,6 +110,7 @@ package final class RBDTarget: TargetVolume {
     // MARK: Making it
 
     package func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
+        try await refuseForeign("rbd_create4")
         let layout = wishes.applied(to: source.layout)
         try await blocking { () throws(VolumeError) in
             var options: rbd_image_options_t?
@@ -150,10 +151,18 @@ package final class RBDTarget: TargetVolume {
     }
 
     func image() throws(VolumeError) -> Image {
-        guard let image = owned.withLock({ $0 }) else {
-            throw VolumeError(.failed, "own", on: address, reason: "the target isn't this process's yet")
-        }
+        guard let image = owned.withLock({ $0 }) else { throw notOwned() }
         return image
+    }
+
+    private func notOwned() -> VolumeError {
+        VolumeError(.failed, "own", on: address, reason: "the target isn't this process's")
+    }
+
+    func refuseForeign(_ operation: String) async throws(VolumeError) {
+        guard try await state() != .foreign else {
+            throw VolumeError(.exists, operation, on: address, reason: "it wasn't begun by Godwit")
+        }
     }
 
     package func save(record: String) async throws(VolumeError) {
@@ -262,7 +271,10 @@ package final class RBDTarget: TargetVolume {
     // MARK: Finishing it, or giving it up
 
     package func commit(as source: VolumeDescription) async throws(VolumeError) {
-        guard let image = owned.withLock({ $0 }) else { return try await settleName() }
+        guard let image = owned.withLock({ $0 }) else {
+            guard case .committed = try await state() else { throw notOwned() }
+            return try await settleName()
+        }
         let layout = wishes.applied(to: source.layout)
         for (key, value) in source.metadata.sorted(by: { $0.key < $1.key }) {
             try await image.setMetadata(key, to: value)

@@ -11,6 +11,7 @@
 """
 
 import faulthandler
+import re
 import secrets
 import time
 import unittest
@@ -34,9 +35,12 @@ class ClusterTest(unittest.TestCase):
     maxDiff = 4000
 
     def setUp(self):
-        faulthandler.dump_traceback_later(self.limit, exit=True)
+        self.begin_waiting()
         self.addCleanup(faulthandler.cancel_dump_traceback_later)
-        self._before = {}
+
+    def begin_waiting(self):
+        """Begins the time anew that the test may take: for one of many parts."""
+        faulthandler.dump_traceback_later(self.limit, exit=True)
 
     def shortDescription(self):
         return None  # a test is known by its name
@@ -119,7 +123,7 @@ class ClusterTest(unittest.TestCase):
         before = source.portrait()
         report = self.move(source, target, *options, timeout=timeout, env=env)
         self.assert_unchanged(source, before)
-        self.assert_moved(source, target, before["states"], thin)
+        self.assert_moved(source, target, before["states"], thin, by_librbd=report["route"] != "object to object")
         return report
 
     def godwit(self, rc, *arguments, timeout=90, env=None):
@@ -138,13 +142,14 @@ class ClusterTest(unittest.TestCase):
 
     # What must be true
 
-    def assert_moved(self, source, target, states=None, thin=True):
+    def assert_moved(self, source, target, states=None, thin=True, by_librbd=False):
         """The target is finished, the same as the source, right inside and thin; nothing of the move is left.
 
         :param thin: False where the OSDs can't tell what is allocated: in erasure-coded pools
+        :param by_librbd: Whether the move's bytes went through librbd
         """
         self.assert_same(source, target, states)
-        self.assert_object_map_right(target)
+        self.assert_object_map_right(target, by_librbd)
         if thin:
             self.assert_thin(target, source)
         self.assert_left_alone(source)
@@ -195,10 +200,13 @@ class ClusterTest(unittest.TestCase):
             self.assertEqual(image.list_lockers() or [], [], f"{volume}: locked")
             self.assertEqual(list(image.watchers_list()), [], f"{volume}: watched")
 
-    def assert_object_map_right(self, volume):
+    def assert_object_map_right(self, volume, by_librbd=False):
         """Every state's object map passes 'rbd object-map check', and has no object that isn't there.
 
         The check itself minds only objects that are there and not in the map.
+
+        :param by_librbd: Whether librbd wrote the volume. Where it zeroes or discards past an object's end, it marks the
+            object as written (1) though nothing changed (3), which the check finds wrong.
         """
         invalid = rbd.RBD_FLAG_OBJECT_MAP_INVALID | rbd.RBD_FLAG_FAST_DIFF_INVALID
         if "object-map" not in volume.features:
@@ -209,8 +217,11 @@ class ClusterTest(unittest.TestCase):
             options = ["--pool", volume.pool, "--image", volume.name]
             options += ["--namespace", volume.namespace] if volume.namespace else []
             options += ["--snap", snapshot] if snapshot else []
-            result = volume.cluster.tool("rbd", "object-map", "check", "--no-progress", *options)
-            self.assertEqual(result.output.strip(), "", f"{volume}@{snapshot}: object map")
+            found = volume.cluster.tool("rbd", "object-map", "check", "--no-progress", *options).output
+            wrong = re.findall("marked as ([0-9]), but should be ([0-9])", found)
+            if by_librbd and wrong and set(wrong) == {("1", "3")}:
+                continue
+            self.assertEqual(found.strip(), "", f"{volume}@{snapshot}: object map")
             with volume.open(snapshot) as image:
                 self.assertEqual(image.flags() & invalid, 0, f"{volume}@{snapshot}: the check found its object map wrong")
             if "fast-diff" in volume.features and not volume.has_stripes:

@@ -24,7 +24,7 @@ class Clones(ClusterTest):
         report = self.move(clone, target, *options)
         self.assertIn(self.FLATTENED, report["changed"])
         self.assert_unchanged(clone, before)
-        self.assert_moved(clone, target, before["states"])
+        self.assert_moved(clone, target, before["states"], by_librbd=True)
         with target.open() as image, self.assertRaises(rbd.ImageNotFound):
             image.parent_info()
         return target
@@ -135,7 +135,7 @@ class Clones(ClusterTest):
         target = self.target()
         self.move(clone, target, "--verify")
         self.assert_unchanged(clone, before)
-        self.assert_moved(clone, target, before["states"])
+        self.assert_moved(clone, target, before["states"], by_librbd=True)
 
     def test_a_clone_that_was_flattened_to_its_roots(self):
         clone = self.clone(self.parent(), "base")

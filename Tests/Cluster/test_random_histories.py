@@ -108,6 +108,7 @@ class RandomHistories(ClusterTest):
         seeds = [int(chosen)] if chosen else range(int(os.environ.get("GODWIT_SEEDS", "12")))
         for seed in seeds:
             with self.subTest(seed=seed):
+                self.begin_waiting()
                 self.move_history(seed)
 
     def move_history(self, seed):

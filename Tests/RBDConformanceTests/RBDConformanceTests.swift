@@ -1,0 +1,12 @@
+import Conformance
+import Testing
+
+/// `Tests/run cluster` starts the cluster that these need.
+@Suite(.serialized, .enabled(if: configuration != nil, "no cluster: run 'Tests/run cluster'"))
+struct RBDConformance {
+    @Test(arguments: TargetCheck.all)
+    func `an image as a target`(check: TargetCheck) async throws { try await check.run(.rbd) }
+
+    @Test(arguments: SourceCheck.all)
+    func `an image as a source`(check: SourceCheck) async throws { try await check.run(.rbd) }
+}
