@@ -189,6 +189,10 @@ package final class FileTarget: TargetVolume {
         return found
     }
 
+    package func losses(from source: VolumeDescription) -> [String] {
+        source.metadata.isEmpty ? [] : ["the metadata (\(source.metadata.count) keys): a file holds none"]
+    }
+
     // MARK: Making it
 
     package func make(as source: VolumeDescription, record: String) async throws(VolumeError) {

@@ -31,7 +31,7 @@ package struct Move: Sendable {
         let description = try await staged(.source) { () throws(VolumeError) in try await source.describe() }
         var report = Report(
             source: source.address, target: target.address, sizeBytes: description.size.bytes,
-            notCarried: description.notCarried, changed: description.changed)
+            notCarried: description.notCarried + target.losses(from: description), changed: description.changed)
         switch try await state() {
         case .foreign:
             if let present = try? await target.describe(), present.identity == description.identity {
@@ -99,7 +99,7 @@ package struct Move: Sendable {
             if report.resumed { try await Preflight(self).refuseSourceObstacles() }
             let walk = Walk(self, record: record)
             let (description, arrived) = try await walk.run(from: seen, &report)
-            report.notCarried = description.notCarried
+            report.notCarried = description.notCarried + target.losses(from: description)
             try await commit(walk.record, description, arrived, &report)
         } catch {
             if !error.isUnanswered { await target.close() }

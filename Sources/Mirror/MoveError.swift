@@ -36,7 +36,7 @@ package struct MoveError: Error, Sendable {
             case (_, .forbidden): .forbidden
             case (.underWay, _): .resumable
             case (_, .unreachable): .unreachable
-            case (.source, .missing): .noSource
+            case (.source, .missing), (.source, .unsupported): .noSource
             case (.source, _): .resumable
             case (.target, .busy): .resumable
             case (.target, _): .noTarget

@@ -39,7 +39,8 @@ package struct Preflight: Sendable {
         let description = try await staged(.source) { () throws(VolumeError) in try await move.source.describe() }
         var plan = Plan(
             source: move.source.address, target: move.target.address, sizeBytes: description.size.bytes,
-            notCarried: description.notCarried, changed: description.changed)
+            notCarried: description.notCarried + move.target.losses(from: description),
+            changed: description.changed)
         plan.steps = try await staged(.source) { () throws(VolumeError) in try await steps(of: description) }
         plan.seconds = try await staged(.source) { () throws(VolumeError) in try await estimate(plan.dirtyBytes) }
         let source = try await sourceObstacles()

@@ -113,6 +113,12 @@ extension Image {
         unsafe Features(bits: try await number("rbd_get_features") { unsafe rbd_get_features($0, $1) })
     }
 
+    /// Whether it is of format 1, whose objects have other names.
+    func isOldFormat() async throws(VolumeError) -> Bool {
+        let old: UInt8 = unsafe try await number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
+        return old != 0
+    }
+
     /// How much of the parent shines through; zero without a parent.
     func overlap() async throws(VolumeError) -> ByteCount {
         unsafe ByteCount(try await number("rbd_get_overlap") { unsafe rbd_get_overlap($0, $1) })
@@ -150,7 +156,12 @@ extension Image {
     }
 
     func imageID() async throws(VolumeError) -> String {
-        unsafe try await string("rbd_get_id") { unsafe rbd_get_id($0, $1, $2) }
+        do throws(VolumeError) {
+            return unsafe try await string("rbd_get_id") { unsafe rbd_get_id($0, $1, $2) }
+        } catch let error where error.kind == .failed {
+            // An image of format 1 has none: its objects' prefix is as unique.
+            return try await objectPrefix()
+        }
     }
 
     func objectPrefix() async throws(VolumeError) -> String {
@@ -181,13 +192,13 @@ extension Image {
             dataPool: dataPool === pool ? nil : dataPool.name, features: try await features().names)
     }
 
-    func metadata() async throws(VolumeError) -> [String: String] {
+    func metadata() async throws(VolumeError) -> Metadata {
         try await blocking { () throws(VolumeError) in
-            var all: [String: String] = [:]
-            var start = ""
+            var all = Metadata()
+            var start: [UInt8] = []
             while true {
                 let page = try self.metadataPage(after: start)
-                for (key, value) in page { all[key] = value }
+                for (key, value) in page { all[bytes: key] = value }
                 guard page.count == Self.metadataPageSize, let last = page.last?.key else { return all }
                 start = last
             }
@@ -196,30 +207,36 @@ extension Image {
 
     private static let metadataPageSize = 64
 
-    private func metadataPage(after start: String) throws(VolumeError) -> [(key: String, value: String)] {
+    private func metadataPage(after start: [UInt8]) throws(VolumeError) -> [(key: [UInt8], value: [UInt8])] {
         // Grown until the page fits: librbd then says how much it wants (-ERANGE).
         var (keysSize, valuesSize) = (4096, 65536)
         while true {
             var keys = [CChar](repeating: 0, count: keysSize)
             var values = [CChar](repeating: 0, count: valuesSize)
             let code = unsafe rbd_metadata_list(
-                handle, start, UInt64(Self.metadataPageSize), &keys, &keysSize, &values, &valuesSize)
+                handle, Self.cString(start), UInt64(Self.metadataPageSize), &keys, &keysSize, &values, &valuesSize)
             if code == -34, keysSize <= 1 << 26, valuesSize <= 1 << 26 {
                 keysSize = max(keysSize, keys.count * 2)
                 valuesSize = max(valuesSize, values.count * 2)
                 continue
             }
             guard code >= 0 else { throw VolumeError(ceph: code, "rbd_metadata_list", on: title) }
-            let pair = zip(Self.strings(keys[..<keysSize]), Self.strings(values[..<valuesSize]))
+            let pair = zip(Self.byteStrings(keys[..<keysSize]), Self.byteStrings(values[..<valuesSize]))
             return pair.map { (key: $0, value: $1) }
         }
     }
 
+    private static func cString(_ bytes: [UInt8]) -> [CChar] { (bytes + [0]).map { CChar(bitPattern: $0) } }
+
     /// Strings that end with a NUL each, one after the other.
-    static func strings(_ characters: ArraySlice<CChar>) -> [String] {
+    private static func byteStrings(_ characters: ArraySlice<CChar>) -> [[UInt8]] {
         var parts = characters.split(separator: 0, omittingEmptySubsequences: false)
         if parts.last?.isEmpty == true { parts.removeLast() }
-        return parts.map { String(decoding: $0.map(UInt8.init(bitPattern:)), as: UTF8.self) }
+        return parts.map { $0.map(UInt8.init(bitPattern:)) }
+    }
+
+    static func strings(_ characters: ArraySlice<CChar>) -> [String] {
+        byteStrings(characters).map { String(decoding: $0, as: UTF8.self) }
     }
 
     func metadata(_ key: String) async throws(VolumeError) -> String? {
@@ -227,7 +244,13 @@ extension Image {
     }
 
     func setMetadata(_ key: String, to value: String) async throws(VolumeError) {
-        unsafe try await call("rbd_metadata_set") { unsafe rbd_metadata_set($0, key, value) }
+        try await setMetadata(Array(key.utf8), to: Array(value.utf8))
+    }
+
+    func setMetadata(_ key: [UInt8], to value: [UInt8]) async throws(VolumeError) {
+        unsafe try await call("rbd_metadata_set") {
+            unsafe rbd_metadata_set($0, Self.cString(key), Self.cString(value))
+        }
     }
 
     /// Without complaint if there is none.

@@ -36,8 +36,8 @@ final class ImageReader: VolumeReader {
         histories = try objects.showing(CCEPH_SNAP_DIR)
         map = try await image.objectMap()
         // Objects of format 1 have other names.
-        let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
-        holdsAllInObjects = overlap == .zero && isOld == 0
+        let isOld = try await image.isOldFormat()
+        holdsAllInObjects = overlap == .zero && !isOld
         let isSupported = holdsAllInObjects ? try await Self.canMapExtents(of: objects, map) : false
         means = isSupported ? .objectExtents : .diff
         extentUnit = striping.setSize

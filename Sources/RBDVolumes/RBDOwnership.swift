@@ -103,6 +103,8 @@ extension RBDTarget {
     func reopen() async throws(VolumeError) {
         let image = try image()
         owned.withLock { $0 = nil }
+        // An advisory lock outlives the handle, and would be taken for a dead run's.
+        try await unlock(image)
         await image.close()
         try await own()
     }

@@ -165,7 +165,6 @@ extension Image {
 
     func describe() async throws(VolumeError) -> VolumeDescription {
         let listed = try await snapshots()
-        let features = try await features()
         var notCarried: [String] = []
         let foreign: [(rbd_snap_namespace_type_t, String)] = [
             (RBD_SNAP_NAMESPACE_TYPE_GROUP, "group"), (RBD_SNAP_NAMESPACE_TYPE_TRASH, "trash"),
@@ -177,7 +176,8 @@ extension Image {
         }
         if let group = try await groupName() { notCarried.append("membership of the group \(group)") }
         if try await isMirrored() { notCarried.append("the mirroring state") }
-        if features.contains(.operations) { notCarried.append("clones made from snapshots of this image stay its own") }
+        if try await hasClones() { notCarried.append("clones made from snapshots of this image stay its own") }
+        if let limit = try await snapshotLimit() { notCarried.append("the snapshot limit of \(limit)") }
         notCarried.append("timestamps of creation, access and snapshots")
         let metadata = try await metadata()
         var description = VolumeDescription(
@@ -186,12 +186,13 @@ extension Image {
             snapshots: listed.filter { $0.kind == RBD_SNAP_NAMESPACE_TYPE_USER && !$0.snapshot.isTransient }
                 .map(\.snapshot),
             layout: try await layout(),
-            metadata: metadata.filter { !$0.key.hasPrefix(Marking.prefix) },
+            metadata: metadata.without(prefix: Marking.prefix),
             mostBytes: try await mostBytes(in: listed.map(\.snapshot)),
             notCarried: notCarried)
         if try await hasParentInAnyState() {
             description.changed.append("the clone is flattened: the target has no parent")
         }
+        if try await isOldFormat() { description.changed.append("an image of format 1 becomes one of format 2") }
         return description
     }
 
@@ -217,6 +218,17 @@ extension Image {
             objects += map.count(in: [.exists, .pending])
         }
         return ByteCount(UInt64(objects) * (try await objectSize().bytes))
+    }
+
+    /// Whether a clone hangs on a snapshot, as the header says (`RBD_OPERATION_FEATURE_CLONE_PARENT`, rbd/features.h).
+    private func hasClones() async throws(VolumeError) -> Bool {
+        let operations: UInt64 = unsafe try await number("rbd_get_op_features") { unsafe rbd_get_op_features($0, $1) }
+        return operations & 1 != 0
+    }
+
+    private func snapshotLimit() async throws(VolumeError) -> UInt64? {
+        let limit: UInt64 = unsafe try await number("rbd_snap_get_limit") { unsafe rbd_snap_get_limit($0, $1) }
+        return limit == .max ? nil : limit
     }
 
     private func groupName() async throws(VolumeError) -> String? {

@@ -71,7 +71,7 @@ package final class RBDTarget: TargetVolume {
         }
     }
 
-    private func metadata(of image: String) async throws(VolumeError) -> [String: String]? {
+    private func metadata(of image: String) async throws(VolumeError) -> Metadata? {
         do throws(VolumeError) {
             return try await withImage(image, for: .reading) { image throws(VolumeError) in try await image.metadata() }
         } catch  where error.kind == .missing {
@@ -276,7 +276,7 @@ package final class RBDTarget: TargetVolume {
             return try await settleName()
         }
         let layout = wishes.applied(to: source.layout)
-        for (key, value) in source.metadata.sorted(by: { $0.key < $1.key }) {
+        for (key, value) in source.metadata.pairs {
             try await image.setMetadata(key, to: value)
         }
         if layout.features.contains("journaling"), try await !image.features().contains(.journaling) {
@@ -370,9 +370,8 @@ extension RBDSource {
     /// How the image lies on its objects, if they hold all of its bytes in every state.
     fileprivate func layoutOfObjects() async throws(VolumeError) -> Layout? {
         try await withImage { image throws(VolumeError) in
-            let isOld: UInt8 = unsafe try await image.number("rbd_get_old_format") { unsafe rbd_get_old_format($0, $1) }
             let layout = try await image.layout()
-            guard isOld == 0, try await !image.hasParentInAnyState() else { return nil }
+            guard try await !image.isOldFormat(), try await !image.hasParentInAnyState() else { return nil }
             return layout
         }
     }

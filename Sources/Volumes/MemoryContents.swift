@@ -49,7 +49,7 @@ struct MemoryBody {
     var head: MemoryState
     var kept: [Kept] = []
     var layout: Layout?
-    var metadata: [String: String] = [:]
+    var metadata: Metadata = [:]
     /// Counts whatever changed the head.
     var writes: UInt64 = 0
     private var lastSnapshot: UInt64 = 0

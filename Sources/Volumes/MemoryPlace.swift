@@ -25,7 +25,7 @@ extension MemoryVolume {
         }
 
         /// Makes a finished volume of zeros that Godwit did not begin.
-        package func make(size: ByteCount, layout: Layout? = nil, metadata: [String: String] = [:]) {
+        package func make(size: ByteCount, layout: Layout? = nil, metadata: Metadata = [:]) {
             contents.withLock { contents in
                 precondition(contents.finished == nil, "a volume is there already")
                 var body = contents.newBody(MemoryState(size: size))

@@ -94,6 +94,8 @@ package protocol TargetVolume: Volume {
     func state() async throws(VolumeError) -> TargetState
     /// What stands against making it of `source`, with `room` bytes to be written. Changes nothing.
     func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle]
+    /// What of the source this kind of target can't hold, a sentence each.
+    func losses(from source: VolumeDescription) -> [String]
     /// Makes the unfinished target, marked as such by `record`.
     func make(as source: VolumeDescription, record: String) async throws(VolumeError)
     /// Makes sure that nobody else writes to the unfinished target: from here on it is this process's alone. Of a
@@ -129,6 +131,7 @@ package protocol TargetVolume: Volume {
 
 extension TargetVolume {
     package var wished: String { "" }
+    package func losses(from source: VolumeDescription) -> [String] { [] }
     package func mend(_ snapshot: Snapshot) async throws(VolumeError) { try await keep(snapshot) }
 }
 

@@ -8,7 +8,7 @@ package struct VolumeDescription: Sendable, Equatable {
     /// How the volume lies on its objects; nothing for a volume without objects.
     package var layout: Layout?
     /// The user's key-value pairs, per-image configuration among them.
-    package var metadata: [String: String]
+    package var metadata: Metadata
     /// What a move of everything writes at most, as far as can be told without asking each object.
     package var mostBytes: ByteCount
     /// What a move leaves behind, a sentence each.
@@ -18,7 +18,7 @@ package struct VolumeDescription: Sendable, Equatable {
 
     package init(
         identity: String, size: ByteCount, snapshots: [Snapshot] = [], layout: Layout? = nil,
-        metadata: [String: String] = [:], mostBytes: ByteCount? = nil, notCarried: [String] = [], changed: [String] = []
+        metadata: Metadata = [:], mostBytes: ByteCount? = nil, notCarried: [String] = [], changed: [String] = []
     ) {
         self.identity = identity
         self.size = size

@@ -476,36 +476,33 @@ class AnotherHost(InterruptedTest):
     def test_it_is_waited_for_until_its_watch_expires(self):
         # A dead one and a living one, at once, as each takes half a minute.
         dead, living = [(self.history(), self.target()) for _ in range(2)]
-        states = self.states(dead[0])
+        states = [self.states(source) for source, _ in (dead, living)]
+        lives = self.begin(*living, "--bandwidth", "1M")
+        self.until(lambda: self.transients(living[0]), "the source to be frozen", moving=lives)
         self.assertTrue(self.kill(when_kept(1), *dead, *SLOWLY))
-        lives = self.begin(*living, "--bandwidth", "2M")
-        when_kept(0, later=0.5).await_(lives, *living)
         for _, target in dead, living:
             self.disguise(target)
-        goes_on, refused = self.begin(*dead, progress="plain"), self.begin(*living, progress="plain")
+        goes_on, refused, stopped = [
+            self.begin(*pair, progress="plain") for pair in (dead, living, living)]
+        self.ends_when_asked(stopped)
         result = goes_on.wait(45)
         self.assertEqual(result.rc, 0, result)
         self.assertRegex(result.stderr, r"waiting for process [0-9]+ on elsewhere")
-        self.assert_right(*dead, states)
+        self.assert_right(*dead, states[0])
         result = refused.wait(45)
         self.assertEqual(result.rc, 75, result)
         self.assertIn(f"process {lives.pid} on elsewhere is moving into it", result.stderr)
-        # Which one finds its own holder again when it goes.
+        # It was not harmed.
         self.assertFalse(lives.has_ended)
         lives.send()
         self.assertEqual(lives.wait(15).rc, 75)
-        states = self.states(living[0])
         self.go_on(*living)
-        self.assert_right(*living, states)
+        self.assert_right(*living, states[1])
 
-    def test_waiting_can_be_stopped(self):
-        source, target = self.history(), self.target()
-        self.assertTrue(self.kill(when_kept(1), source, target, *SLOWLY))
-        self.disguise(target)
-        waits = self.begin(source, target, progress="plain")
-        self.until(lambda: "waiting for process" in waits.text(), "it to wait", moving=waits)
-        waits.send()
-        result = waits.wait(10)
+    def ends_when_asked(self, waiting):
+        self.until(lambda: "waiting for process" in waiting.text(), "it to wait", moving=waiting)
+        waiting.send()
+        result = waiting.wait(5)
         self.assertEqual(result.rc, 75, result)
 
 

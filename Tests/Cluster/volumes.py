@@ -294,7 +294,7 @@ class Volume:
         deadline = time.monotonic() + limit
         while True:
             try:
-                self._evict_others()
+                self.evict_others()
                 return self._remove()
             except rbd.ImageNotFound:
                 return None
@@ -303,11 +303,19 @@ class Volume:
                     raise
                 time.sleep(0.2)
 
-    def _evict_others(self):
+    def watchers(self):
+        """Addresses of the clients that have it open for writing, without this one."""
+        own = self.cluster.rados.get_instance_id()
         with self.open() as image:
-            for watcher in image.watchers_list():
-                if watcher["id"] != self.cluster.rados.get_instance_id():
-                    self.cluster.tool("ceph", "osd", "blocklist", "add", watcher["addr"], "60")
+            return [watcher["addr"] for watcher in image.watchers_list() if watcher["id"] != own]
+
+    def evict_others(self):
+        for address in self.watchers():
+            self.cluster.tool("ceph", "osd", "blocklist", "add", address, "60")
+        # Until the OSD has heard of it, whatever tells the watchers of a change waits for the dead one.
+        deadline = time.monotonic() + 35
+        while self.watchers() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _remove(self):
         with rbd.Image(self.ioctx, self.name) as image:

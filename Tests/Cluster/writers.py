@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from environment import Running, cluster
+from environment import Running
 
 PROGRAM = """
 import sys, time, rados, rbd
@@ -27,6 +27,7 @@ class Client:
     """
 
     def __init__(self, test, volume, action="open"):
+        self._volume = volume
         self._running = Running(
             [sys.executable, "-c", PROGRAM, volume.cluster.conf, volume.pool, volume.namespace, volume.name, action])
         test.addCleanup(self.end)
@@ -44,5 +45,6 @@ class Client:
             self._running = None
 
     def evict(self):
+        """Ends it, and the cluster doesn't wait for its return."""
         self.end()
-        cluster().tool("ceph", "osd", "blocklist", "add", self.address, "60")
+        self._volume.evict_others()

@@ -19,7 +19,7 @@ struct MoveErrorTests {
         Row(cause: .forbidden, atSource: .forbidden, atTarget: .forbidden, underWay: .forbidden),
         Row(cause: .full, atSource: .resumable, atTarget: .noTarget, underWay: .resumable),
         Row(cause: .busy, atSource: .resumable, atTarget: .resumable, underWay: .resumable),
-        Row(cause: .unsupported, atSource: .resumable, atTarget: .noTarget, underWay: .resumable),
+        Row(cause: .unsupported, atSource: .noSource, atTarget: .noTarget, underWay: .resumable),
         Row(cause: .damaged, atSource: .resumable, atTarget: .noTarget, underWay: .resumable),
         Row(cause: .failed, atSource: .resumable, atTarget: .noTarget, underWay: .resumable),
     ]

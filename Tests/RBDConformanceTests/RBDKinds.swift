@@ -54,8 +54,8 @@ private func address(of image: String) throws -> RBDAddress {
 private func newName(_ pool: String) -> String { "\(pool)/conformance-\(UUID().uuidString)" }
 
 extension TargetKind {
-    /// Librbd marks whole objects; the extents themselves are exact to what the OSD allocates.
-    static let rbd = TargetKind(granule: .mebibytes(4), holdsSnapshots: true) { _ in
+    /// Extents are exact to what the OSD allocates; librbd passes over discards that are smaller than this.
+    static let rbd = TargetKind(granule: .kibibytes(64), holdsSnapshots: true) { _ in
         let image = newName("slow")
         return TargetSite(
             target: { try await RBDTarget.connect(to: try address(of: image)) },
@@ -75,7 +75,7 @@ extension TargetKind {
 }
 
 extension SourceKind {
-    static let rbd = SourceKind(granule: .mebibytes(4), holdsSnapshots: true) { _, size in
+    static let rbd = SourceKind(granule: .kibibytes(64), holdsSnapshots: true) { _, size in
         let image = newName("fast")
         _ = try RBDConformanceTests.rbd("create", image, "--size", "\(size.bytes)B")
         return SourceSite(
