@@ -63,11 +63,21 @@ extension RBDTarget {
             while try await image.watchers().contains(where: { holder.has($0.address) }) {
                 guard ContinuousClock.now < deadline else { throw inUse() }
                 notice("waiting for process \(holder.process) on \(holder.host), which may be gone, to be given up")
-                try? await Task.sleep(for: .seconds(2))
+                try await pause()
             }
         }
         try await cluster.evict(holder.client)
         return true
+    }
+
+    /// Waits a second, but not through a stop.
+    func pause() async throws(VolumeError) {
+        for _ in 0..<10 {
+            guard !isStopped() else {
+                throw VolumeError(.busy, "wait", on: address, reason: "stopped while waiting", advice: nil)
+            }
+            try? await Task.sleep(for: .milliseconds(100))
+        }
     }
 
     /// Librbd's exclusive lock where the image has one, its advisory lock otherwise.

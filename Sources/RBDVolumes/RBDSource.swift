@@ -223,7 +223,13 @@ extension Image {
     /// Whether a clone hangs on a snapshot, as the header says (`RBD_OPERATION_FEATURE_CLONE_PARENT`, rbd/features.h).
     private func hasClones() async throws(VolumeError) -> Bool {
         let operations: UInt64 = unsafe try await number("rbd_get_op_features") { unsafe rbd_get_op_features($0, $1) }
-        return operations & 1 != 0
+        if operations & 1 != 0 { return true }
+        // Clones of format 1 aren't told there; they need a protected snapshot, and stand in the pools' own lists.
+        guard try await snapshots().contains(where: { $0.snapshot.isProtected }) else { return false }
+        return try await blocking { () throws(VolumeError) in
+            var count = 0
+            return unsafe rbd_list_children3(self.handle, nil, &count) == -34
+        }
     }
 
     private func snapshotLimit() async throws(VolumeError) -> UInt64? {

@@ -12,6 +12,8 @@ package final class RBDTarget: TargetVolume {
     let wishes: LayoutWishes
     /// Told what is waited for.
     let notice: @Sendable (String) -> Void
+    /// Whether to go on waiting.
+    let isStopped: @Sendable () -> Bool
     /// The image as this process made it, and doesn't own it yet.
     let made = Mutex<Image?>(nil)
     /// The unfinished image, once it is this process's.
@@ -20,7 +22,8 @@ package final class RBDTarget: TargetVolume {
     package var wished: String { wishes.text }
 
     private init(
-        _ target: RBDAddress, cluster: Cluster, wishes: LayoutWishes, notice: @escaping @Sendable (String) -> Void
+        _ target: RBDAddress, cluster: Cluster, wishes: LayoutWishes, notice: @escaping @Sendable (String) -> Void,
+        isStopped: @escaping @Sendable () -> Bool
     ) throws(VolumeError) {
         address = target.text
         self.cluster = cluster
@@ -28,13 +31,16 @@ package final class RBDTarget: TargetVolume {
         name = target.image
         self.wishes = wishes
         self.notice = notice
+        self.isStopped = isStopped
     }
 
     package static func connect(
         to address: RBDAddress, wishes: LayoutWishes = LayoutWishes(),
-        notice: @escaping @Sendable (String) -> Void = { _ in }
+        notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }
     ) async throws(VolumeError) -> RBDTarget {
-        try RBDTarget(address, cluster: try await Cluster.connect(for: address), wishes: wishes, notice: notice)
+        try RBDTarget(
+            address, cluster: try await Cluster.connect(for: address), wishes: wishes, notice: notice,
+            isStopped: isStopped)
     }
 
     // MARK: What is there
@@ -332,7 +338,7 @@ package final class RBDTarget: TargetVolume {
                 }
             } catch let error where error.kind == .busy && ContinuousClock.now < deadline {
                 notice("waiting for a client that has the unfinished target open, and may be gone, to be given up")
-                try? await Task.sleep(for: .seconds(1))
+                try await pause()
             }
         }
     }

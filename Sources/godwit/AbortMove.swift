@@ -33,7 +33,7 @@ struct AbortMove: AsyncParsableCommand {
         let address = try AddressArgument.explained(target)
         let given = try source.map(AddressArgument.explained)
         try await reporting { () async throws(MoveError) in
-            let target = try await staged(.target) { () throws(VolumeError) in
+            let target = try await staged(.source) { () throws(VolumeError) in
                 try await Opening.target(address.address) { tell("godwit: \($0)") }
             }
             let outcome = try await Abort(of: target) { recorded throws(VolumeError) in

@@ -65,7 +65,9 @@ struct Migrate: AsyncParsableCommand {
                     try await Opening.source(from.address)
                 }
                 let target = try await staged(.target) { () throws(VolumeError) in
-                    try await Opening.target(to.address, wishes: wishes) { progress.notice($0) }
+                    try await Opening.target(
+                        to.address, wishes: wishes, notice: { progress.notice($0) },
+                        isStopped: { interruption.stop.isAsked })
                 }
                 let move = Move(
                     from: source, to: target, options: settings, progress: progress, stop: interruption.stop)

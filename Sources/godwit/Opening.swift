@@ -42,10 +42,11 @@ enum Opening {
 
     static func target(
         _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(),
-        notice: @escaping @Sendable (String) -> Void = { _ in }
+        notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }
     ) async throws(VolumeError) -> any TargetVolume {
         switch address {
-        case .rbd(let address): try await RBDTarget.connect(to: address, wishes: wishes, notice: notice)
+        case .rbd(let address):
+            try await RBDTarget.connect(to: address, wishes: wishes, notice: notice, isStopped: isStopped)
         case .file(let path): FileTarget(path: path)
         }
     }

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import pathlib
-import select
 import signal
 import subprocess
 import tempfile
@@ -92,12 +91,13 @@ class Running:
 
     def wait(self, timeout):
         """Its result; one that takes longer than that is killed, and the test fails with what it printed."""
-        descriptor = os.pidfd_open(self.pid)
-        ended, _, _ = select.select([descriptor], [], [], timeout)
-        os.close(descriptor)
-        if not ended:
+        try:
+            self._process.wait(timeout)
+            ended = True
+        except subprocess.TimeoutExpired:
+            ended = False
             self.kill()
-        self._process.wait()
+            self._process.wait()
         result = Result(
             self.command, self._process.returncode, self.text(0), self.text(1), time.monotonic() - self._begin)
         for file in self._files:

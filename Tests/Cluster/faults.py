@@ -197,13 +197,14 @@ class InterruptedTest(ClusterTest):
         ids = objects_named(f"rbd_id.{target.name}", target.ioctx)
         self.assertEqual(ids, [f"rbd_id.{target.name}"], "names that lead to an image")
 
-    def assert_nothing(self, target, image_id):
+    def assert_nothing(self, target, image_id, limit=30):
         """Nothing of the target is left in its pool."""
         names = [name for name in rbd.RBD().list(target.ioctx) if name.startswith(target.name)]
         self.assertEqual(names, [], "images of that name")
         self.assertEqual(objects_named(f"rbd_id.{target.name}", target.ioctx), [], "names that lead to an image")
         # What only removed snapshots showed goes as the OSDs get to it.
-        self.until(lambda: not self.traces(image_id, target.ioctx), "the last object of the target to be gone")
+        self.until(
+            lambda: not self.traces(image_id, target.ioctx), "the last object of the target to be gone", limit)
 
     def abort(self, target, rc=0):
         result = run("abort", target.address, timeout=60)

@@ -240,7 +240,7 @@ class ClusterTest(unittest.TestCase):
         return [(extent["offset"], extent["length"]) for extent in extents if extent["type"] == 0]
 
     def assert_thin(self, target, source=None, at_most=None):
-        """The first state of the target and its head have no more data than the source's; or the head than `at_most`."""
+        """The target's head has no more data than the source's, or than `at_most` bytes; nor has it more objects."""
         if at_most is not None:
             total = sum(length for _, length in self.allocated(target))
             self.assertLessEqual(total, at_most, f"{target}: bytes allocated")
@@ -251,10 +251,8 @@ class ClusterTest(unittest.TestCase):
                 other.stat()["order"], other.stripe_unit(), other.stripe_count())
         if is_clone:
             return  # what the parent holds is the target's own now
-        for snapshot in [*target.snapshots[:1], None]:
-            ours = sum(length for _, length in self.allocated(source, snapshot))
-            theirs = sum(length for _, length in self.allocated(target, snapshot))
-            self.assertLessEqual(theirs, ours, f"{target}@{snapshot}: bytes allocated")
+        ours, theirs = (sum(length for _, length in self.allocated(volume)) for volume in (source, target))
+        self.assertLessEqual(theirs, ours, f"{target}: bytes allocated")
         if same_layout:
             self.assertLessEqual(len(target.objects()), len(source.objects()), f"{target}: objects")
 

@@ -254,6 +254,17 @@ class LeastPrivilege(AddressTest):
         self.move(clone, target, env=env)
         self.assert_same(clone, target)
 
+    def test_the_room_in_a_pool(self):
+        """It is asked of the monitors, which this user may do."""
+        pool = self.pool("little")
+        cluster().tool("ceph", "osd", "pool", "set-quota", pool, "max_bytes", str(MIB // 2))
+        user = self.user("mon", "profile rbd", "osd", f"profile rbd pool=fast, profile rbd pool={pool}")
+        source, target = self.written(), self.target(pool)
+        result = self.godwit(
+            73, "migrate", source.address, target.address, env={"CEPH_ARGS": f"--id {user.name} --keyring {user.keyring}"})
+        self.assertIn("quota", result.stderr)
+        self.assertFalse(target.unfinished.exists)
+
     def refused_and_nothing_made(self, source, target, env, names=None):
         """77, in a real and in a dry run; nothing was made, nothing changed."""
         before = source.portrait()

@@ -76,6 +76,13 @@ class Data(ClusterTest):
             source.zero(12 * MIB + 1, 4 * MIB - 1)
         self.move_and_compare(source, self.target())
 
+    def test_a_bandwidth(self):
+        source = self.volume(size=16 * MIB)
+        source.fill(0, 12 * MIB, seed=1)
+        report = self.move_and_compare(source, self.target(), "--bandwidth", "6M", "--in-flight", "1M")
+        self.assertGreater(report["seconds"], 1.5)
+        self.assertLess(report["seconds"], 6)
+
     def test_granularity_and_bounds_of_memory(self):
         for options in (["--granularity", "4K", "--in-flight", "1M"], ["--granularity", "32M", "--in-flight", "256M"]):
             with self.subTest(options):
@@ -138,6 +145,8 @@ class Thin(ClusterTest):
         target = self.target()
         report = self.move_and_compare(source, target)
         self.assertEqual([step["sentBytes"] for step in report["steps"]], [16 * MIB, 0, 0])
+        for snapshot, most in (("data", 16 * MIB), ("zeros", 12 * MIB - 64 * KIB)):
+            self.assertEqual(sum(length for _, length in self.allocated(target, snapshot)), most)
         self.assert_thin(target, at_most=4 * MIB - 64 * KIB)
 
     def test_zeros_where_nothing_was(self):

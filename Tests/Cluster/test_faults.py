@@ -63,9 +63,14 @@ class FaultTest(InterruptedTest):
 
 class OSDs(FaultTest):
     def test_stopped_and_started_again(self):
+        late_source, late_target = self.history(), self.target()
+        late_states = self.states(late_source)
         source, states, target, moving = self.under_way(*RATE)
         with self.away(0):
-            self.until(lambda: "no answer" in moving.text(), "a word on what it waits for", limit=20, moving=moving)
+            late = self.begin(late_source, late_target, progress="plain")
+            for each in moving, late:
+                self.until(lambda: "no answer" in each.text(), "a word on what it waits for", limit=20, moving=each)
+        self.finishes(late, late_source, late_states, late_target)
         result = self.finishes(moving, source, states, target)
         said = re.search(r"(?m)^.*no answer.* for ([0-9]+) s.*$", result.stderr)
         self.assertLessEqual(int(said[1]), 12, result.stderr)

@@ -96,6 +96,48 @@ class Kills(InterruptedTest):
         self.kills(12, PLAIN)
 
 
+class ChecksFindWhatTheyLookFor(InterruptedTest):
+    """The checks of these tests themselves: each is shown the fault that it exists to find."""
+
+    def test_a_snapshot_half_removed(self):
+        source = self.volume()
+        source.snap("godwit.1234")
+        # A clone holds its snapshot in the trash.
+        child = self.clone(source, "godwit.1234")
+        source.remove_snap("godwit.1234")
+        self.assertEqual(source.snapshots, [])
+        with self.assertRaisesRegex(AssertionError, "godwit.1234|snapshots left"):
+            self.assert_clean(source)
+        child.remove()
+        source.remove()
+
+    def test_a_second_name(self):
+        target = self.volume("slow")
+        self.assert_only(target)
+        stray = f"rbd_id.{target.unfinished.name}"
+        target.ioctx.write_full(stray, b"")
+        with self.assertRaisesRegex(AssertionError, "names that lead to an image"):
+            self.assert_only(target)
+        target.ioctx.remove_object(stray)
+        self.volume("slow", name=target.unfinished.name)
+        with self.assertRaisesRegex(AssertionError, "images of that name"):
+            self.assert_only(target)
+
+    def test_an_object_left(self):
+        target = self.volume("slow")
+        image_id = target.id
+        target.fill(0, MIB)
+        with self.assertRaises(AssertionError):
+            self.assert_nothing(target, image_id)
+        target.remove()
+        self.assert_nothing(target, image_id)
+        stray = f"rbd_data.{image_id}.0000000000000001"
+        target.ioctx.write_full(stray, b"left")
+        self.addCleanup(target.ioctx.remove_object, stray)
+        with self.assertRaisesRegex(AssertionError, "the last object of the target"):
+            self.assert_nothing(target, image_id, limit=1)
+
+
 class WhileUnfinished(InterruptedTest):
     def unfinished(self, *options, features=STANDARD):
         """A source, and a target that a killed move has left in the middle of a step."""
@@ -190,7 +232,7 @@ class WhileUnfinished(InterruptedTest):
     def test_a_killed_abort_is_given_again(self):
         source = self.history(snapshots=SNAPSHOTS, pieces=2)
         whole = None
-        for part in (None, 0.1, 0.3, 0.5, 0.7, 0.85, 0.95):
+        for part in (None, 0.3, 0.6, 0.8, 0.95):
             with self.subTest(part=part):
                 target = self.target()
                 self.stop(when_kept(2), source, target, "--bandwidth", "8M")
@@ -363,10 +405,10 @@ class Signals(InterruptedTest):
         """Whatever it is at: it ends within seconds, and the same command goes on."""
         source = self.history(pieces=4)
         states, chance = self.states(source), random.Random(5)
-        for part in range(8):
+        for part in range(6):
             target = self.target()
             moving = self.begin(source, target)
-            time.sleep(0.05 + part * 0.12 + chance.random() * 0.1)
+            time.sleep(0.05 + part * 0.16 + chance.random() * 0.16)
             moving.send(signal.SIGINT)
             result = moving.wait(10)
             with self.subTest(result):
@@ -435,7 +477,7 @@ class Rivals(InterruptedTest):
         """Whoever comes first, one of them finishes it, and the other says why it didn't."""
         source = self.history(pieces=4)
         states = self.states(source)
-        for gap in (0, 0, 0.02, 0.04, 0.06, 0.1):
+        for gap in (0, 0, 0.02, 0.05, 0.1):
             with self.subTest(gap=gap):
                 target = self.target()
                 first = self.begin(source, target)
@@ -549,7 +591,7 @@ class SourceChangedBetweenRuns(InterruptedTest):
 
     def test_a_snapshot_fewer(self):
         refused = r"snapshot .* (removed|no more)|no more at"
-        for kept, name, rc in ((1, "three", 0), (3, "one", 73), (1, "one", 73), (1, "two", 73)):
+        for kept, name, rc in ((1, "three", 0), (3, "one", 73), (1, "two", 73)):
             with self.subTest(kept=kept, removed=name):
                 def change(source):
                     if name == "two":
@@ -569,12 +611,10 @@ class SourceChangedBetweenRuns(InterruptedTest):
                 self.changed(change, kept, 73, "removed|no more")
 
     def test_the_same_name_and_nothing_written(self):
-        for kept, name in ((3, "one"), (3, "three")):
-            with self.subTest(kept=kept, name=name):
-                def change(source):
-                    source.remove_snap(name)
-                    source.snap(name)
-                self.changed(change, kept, 73, "removed|no more")
+        def change(source):
+            source.remove_snap("one")
+            source.snap("one")
+        self.changed(change, kept=3, rc=73, says="removed|no more")
 
     def test_a_snapshot_that_was_to_come_made_anew(self):
         def change(source):

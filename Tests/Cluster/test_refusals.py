@@ -313,6 +313,16 @@ class Output(RefusalTest):
         differs = self.godwit(65, "verify", "--json", "--progress", "plain", source.address, target.address)
         self.assertEqual(len(differs.json), 1)
 
+    def test_progress(self):
+        source = self.volume(size=16 * MIB)
+        source.fill(0, 12 * MIB)
+        for style, expected in (("plain", r"[0-9]+ ?%"), ("bar", r"[0-9]+ ?%"), ("none", "^$"), ("auto", "")):
+            result = self.godwit(
+                0, "migrate", "--progress", style, "--bandwidth", "6M", "--in-flight", "1M", source.address, self.target().address)
+            self.assertRegex(result.stderr, expected)
+            self.assertIn("moved", result.stdout)
+            self.assertNotRegex(result.stdout, "%")
+
     @staticmethod
     def names(source, target):
         """Objects in the target's pool that have to do with either image."""
