@@ -34,9 +34,7 @@ package struct Move: Sendable {
             notCarried: description.notCarried + target.losses(from: description), changed: description.changed)
         switch try await state() {
         case .foreign:
-            if let present = try? await target.describe(), present.identity == description.identity {
-                throw MoveError(.usage, ["source and target are the same: \(source.address)"])
-            }
+            try await refuseSame(description)
             throw MoveError(try await Preflight(self).targetObstacles(to: description), at: .target)
         case .committed(let text):
             let record = try Takeover(self).record(text, of: description)
@@ -81,6 +79,12 @@ package struct Move: Sendable {
         let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
         guard hasFenced, let client = record.sourceClient else { return }
         try await staged(.underWay) { () throws(VolumeError) in try await source.evict(client) }
+    }
+
+    /// Refuses a target that is the source, under another spelling.
+    func refuseSame(_ description: VolumeDescription) async throws(MoveError) {
+        guard let present = try? await target.describe(), present.identity == description.identity else { return }
+        throw MoveError(.usage, ["source and target are the same: \(source.address)"])
     }
 
     /// The description as the target is to have it.

@@ -37,6 +37,7 @@ package struct Preflight: Sendable {
     package func plan() async throws(MoveError) -> (plan: Plan, refusal: MoveError?) {
         move.progress.begin("looking at \(move.source.address)")
         let description = try await staged(.source) { () throws(VolumeError) in try await move.source.describe() }
+        try await move.refuseSame(description)
         var plan = Plan(
             source: move.source.address, target: move.target.address, sizeBytes: description.size.bytes,
             notCarried: description.notCarried + move.target.losses(from: description),

@@ -15,7 +15,7 @@ enum ProgressStyle: String, ExpressibleByArgument, CaseIterable, Sendable {
 
 /// Shows how far a piece of work has come until it is over.
 struct ProgressDisplay {
-    private static let redrawInterval = Duration.milliseconds(200)
+    private static let redrawInterval = Duration.milliseconds(100)
     private static let lineInterval = Duration.seconds(5)
     /// Nothing moving for longer than this is worth a word.
     private static let patience = Duration.seconds(10)
