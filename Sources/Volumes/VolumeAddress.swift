@@ -89,10 +89,11 @@ package struct RBDAddress: Hashable, Sendable {
 
     /// The whole address, as it can be written again.
     package var text: String {
-        var text = "rbd:" + ([pool, namespace, image].filter { !$0.isEmpty }.map(Self.escaped)).joined(separator: "/")
+        var text =
+            "rbd:" + ([pool, namespace, image].filter { !$0.isEmpty }.map { Self.escaped($0) }).joined(separator: "/")
         if let snapshot { text += "@" + Self.escaped(snapshot) }
         let options = [("conf", configuration), ("id", user), ("keyring", keyring)]
-        for case (let key, let value?) in options { text += ":\(key)=\(Self.escaped(value))" }
+        for case (let key, let value?) in options { text += ":\(key)=\(Self.escaped(value, separators: ":\\"))" }
         return text
     }
 
@@ -132,10 +133,11 @@ package struct RBDAddress: Hashable, Sendable {
         return String(plain)
     }
 
-    private static func escaped(_ name: String) -> String {
+    /// - Parameter separators: What would end the name where it stands.
+    private static func escaped(_ name: String, separators: String = ":/@\\") -> String {
         var text = String.UnicodeScalarView()
         for scalar in name.unicodeScalars {
-            if ":/@\\".unicodeScalars.contains(scalar) { text.append("\\") }
+            if separators.unicodeScalars.contains(scalar) { text.append("\\") }
             text.append(scalar)
         }
         return String(text)
