@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <rados/librados.hpp>
 
@@ -72,6 +73,8 @@ int cceph_sparse_read(rados_ioctx_t pool, const char *object, const cceph_extent
     for (size_t i = 0; i < count; ++i) {
       auto &range = read->ranges[i];
       operation.sparse_read(ranges[i].offset, ranges[i].length, &range.extents, &range.data, &range.code);
+      // Read once: what the OSD keeps in its cache is for its other clients.
+      operation.set_op_flags2(LIBRADOS_OP_FLAG_FADVISE_DONTNEED);
     }
     // The caller may be told before this function returns.
     *result = read.get();
@@ -122,6 +125,45 @@ int64_t cceph_map_extents(rados_ioctx_t pool, const char *object, uint64_t offse
       extents[i++] = {start, size};
     }
     return static_cast<int64_t>(found.size());
+  });
+}
+
+struct cceph_calls {
+  struct Answer {
+    bufferlist bytes;
+    int code = 0;
+  };
+  librados::ObjectReadOperation operation;
+  // The operation points into it: no element may move.
+  std::deque<Answer> answers;
+};
+
+cceph_calls *cceph_calls_new(void) { return new (std::nothrow) cceph_calls; }
+void cceph_calls_free(cceph_calls *calls) { delete calls; }
+
+void cceph_calls_add(cceph_calls *calls, const char *method, const uint8_t *input, size_t length) {
+  auto &answer = calls->answers.emplace_back();
+  bufferlist bytes;
+  bytes.append(reinterpret_cast<const char *>(input), static_cast<unsigned>(length));
+  calls->operation.exec("rbd", method, bytes, &answer.bytes, &answer.code);
+  calls->operation.set_op_flags2(LIBRADOS_OP_FLAG_FAILOK);
+}
+
+int cceph_calls_submit(rados_ioctx_t pool, const char *object, cceph_calls *calls, cceph_done done, void *context) {
+  return guarded([&] {
+    return submitted(done, context, [&](librados::AioCompletion *completion) {
+      return borrowed(pool).aio_operate(object, completion, &calls->operation, nullptr);
+    });
+  });
+}
+
+int cceph_calls_answer(cceph_calls *calls, size_t number, const uint8_t **bytes, size_t *length) {
+  return guarded([&] {
+    if (number >= calls->answers.size()) return -EINVAL;
+    auto &answer = calls->answers[number];
+    *bytes = reinterpret_cast<const uint8_t *>(answer.bytes.c_str());
+    *length = answer.bytes.length();
+    return answer.code;
   });
 }
 

@@ -243,21 +243,9 @@ extension Image {
         try await metadata()[key]
     }
 
-    func setMetadata(_ key: String, to value: String) async throws(VolumeError) {
-        try await setMetadata(Array(key.utf8), to: Array(value.utf8))
-    }
-
     func setMetadata(_ key: [UInt8], to value: [UInt8]) async throws(VolumeError) {
         unsafe try await call("rbd_metadata_set") {
             unsafe rbd_metadata_set($0, Self.cString(key), Self.cString(value))
-        }
-    }
-
-    /// Without complaint if there is none.
-    func removeMetadata(_ key: String) async throws(VolumeError) {
-        do throws(VolumeError) {
-            unsafe try await call("rbd_metadata_remove") { unsafe rbd_metadata_remove($0, key) }
-        } catch  where error.kind == .missing {
         }
     }
 }

@@ -40,20 +40,6 @@ struct ObjectMapStore: Sendable {
 
     /// Replaces the head's map (`object_map_save`, cls_rbd). The caller owns the image.
     func save(_ map: ObjectMap) async throws(VolumeError) {
-        let name = name(nil)
-        let bytes = map.encoded()
-        try await blocking { () throws(VolumeError) in
-            let operation = unsafe rados_create_write_op()
-            defer { unsafe rados_release_write_op(operation) }
-            var result: Int32 = 0
-            unsafe bytes.withUnsafeBytes { buffer in
-                unsafe rados_write_op_exec(
-                    operation, "rbd", "object_map_save", buffer.baseAddress?.assumingMemoryBound(to: CChar.self),
-                    buffer.count, &result)
-            }
-            try check(
-                unsafe rados_write_op_operate(operation, pool.handle, name, nil, 0), "object_map_save",
-                on: "object \(name)")
-        }
+        try await pool.change(name(nil), ClassCall("object_map_save", map.encoded()))
     }
 }

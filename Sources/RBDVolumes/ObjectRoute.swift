@@ -253,17 +253,13 @@ extension RBDSource {
     }
 
     fileprivate func view(of step: Step) async throws(VolumeError) -> StepView {
-        var known: ObjectMap?
-        if let base = step.base {
-            known = try await withImage(at: base) { image throws(VolumeError) in try await image.objectMap() }
-        }
-        let baseMap = known
-        return try await withImage(at: step.goal.snapshot) { image throws(VolumeError) in
-            StepView(
-                objects: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
-                objectCount: try await image.objectCount(), isPlain: try await image.layout().isPlain,
-                map: try await image.objectMap(), baseMap: baseMap)
-        }
+        let header = try await neededHeader()
+        let goal = step.goal.snapshot
+        var baseMap: ObjectMap?
+        if let base = step.base { baseMap = try await objectMap(of: base.id, header) }
+        return StepView(
+            objects: try dataObjects(of: header), objectCount: header.striping.objectCount(of: step.size),
+            isPlain: header.layout.isPlain, map: try await objectMap(of: goal?.id, header), baseMap: baseMap)
     }
 }
 

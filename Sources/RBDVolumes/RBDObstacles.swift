@@ -113,20 +113,41 @@ extension Pool {
             let pools: [Pool]
         }
         struct Quota: Decodable { let quota_max_bytes: UInt64 }
+        guard let quota: Quota = await cluster.ask(["prefix": "osd pool get-quota", "pool": name, "format": "json"])
+        else { return nil }
         let usage: Usage? = await cluster.ask(["prefix": "df", "format": "json"])
-        guard let stats = usage?.pools.first(where: { $0.name == name })?.stats else { return nil }
-        let quota: Quota? = await cluster.ask(["prefix": "osd pool get-quota", "pool": name, "format": "json"])
-        guard let limit = quota?.quota_max_bytes, limit > 0 else { return ByteCount(stats.max_avail) }
-        let stored = stats.stored ?? stats.bytes_used
-        return ByteCount(min(stats.max_avail, limit > stored ? limit - stored : 0))
+        // A pool that was just made has no figures yet, but may have a quota.
+        let stats = usage?.pools.first { $0.name == name }?.stats
+        let limit = quota.quota_max_bytes
+        guard limit > 0 else { return (stats?.max_avail).map { ByteCount($0) } }
+        let stored = stats.map { $0.stored ?? $0.bytes_used } ?? 0
+        return ByteCount(min(stats?.max_avail ?? limit, limit > stored ? limit - stored : 0))
     }
 }
 
 extension Cluster {
     /// Asks the monitors.
+    /// - Returns: Nothing if they refuse.
     fileprivate func ask<Answer: Decodable & Sendable>(_ command: [String: String]) async -> Answer? {
-        guard let json = try? JSONEncoder().encode(command) else { return nil }
-        return try? await blocking { () throws(VolumeError) in
+        // Of a pool that was just made they know nothing for a second or two.
+        for _ in 0..<50 {
+            do throws(VolumeError) {
+                return try await askOnce(command)
+            } catch  where error.kind == .missing {
+                try? await Task.sleep(for: .milliseconds(100))
+            } catch {
+                return nil
+            }
+        }
+        return nil
+    }
+
+    private func askOnce<Answer: Decodable & Sendable>(_ command: [String: String]) async throws(VolumeError) -> Answer
+    {
+        guard let json = try? JSONEncoder().encode(command) else {
+            throw VolumeError(.failed, "rados_mon_command", on: fsid, reason: "a command that can't be encoded")
+        }
+        return try await blocking { () throws(VolumeError) in
             var output: UnsafeMutablePointer<CChar>?
             var length = 0
             let text = String(decoding: json, as: UTF8.self)

@@ -33,7 +33,7 @@ extension RBDTarget {
         do throws(VolumeError) {
             let hasFenced = try await fencePredecessor(on: image)
             try await lock(image)
-            try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
+            try await image.mark(Marking.holder, Holder.own(client: cluster.clientAddresses).text)
             owned.withLock { $0 = image }
             return hasFenced
         } catch {
@@ -121,7 +121,7 @@ extension RBDTarget {
 
     package func close() async {
         guard let image = owned.withLock({ $0.take() }) ?? made.withLock({ $0.take() }) else { return }
-        try? await image.removeMetadata(Marking.holder)
+        try? await image.unmark(Marking.holder)
         try? await unlock(image)
         await image.close()
     }

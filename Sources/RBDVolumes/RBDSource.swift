@@ -106,7 +106,10 @@ package final class RBDSource: SourceVolume {
     }
 
     package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool {
-        try await withImage { image throws(VolumeError) in
+        if let header = try await header() {
+            return header.snapshots.contains { $0.kind == .user && $0.id == snapshot.id }
+        }
+        return try await withImage { image throws(VolumeError) in
             try await image.snapshots().contains {
                 $0.kind == RBD_SNAP_NAMESPACE_TYPE_USER && $0.snapshot.id == snapshot.id
             }
@@ -124,16 +127,18 @@ package final class RBDSource: SourceVolume {
 
     package func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
         guard let snapshot else { return true }
-        let isUnchanged = try await withReader(at: .head) { reader throws(VolumeError) in
-            guard reader.size == snapshot.size else { return false }
-            // Window by window: the list of what an image holds has no bound.
-            var window = Extent(offset: .zero, length: min(reader.size, .gibibytes(64)))
-            while !window.isEmpty {
-                guard try await reader.extents(in: window, since: snapshot).isEmpty else { return false }
-                window = Extent(
-                    from: window.end, to: min(window.end + .gibibytes(64), ByteOffset(reader.size.bytes)))
+        let isUnchanged: Bool
+        if let header = try await header(), header.holdsAllInObjects {
+            let objects = try await objectExtents(of: header)
+            isUnchanged = try await hasNone(header.size, snapshot) { window throws(VolumeError) in
+                try await objects.extents(in: window, since: snapshot)
             }
-            return true
+        } else {
+            isUnchanged = try await withReader(at: .head) { reader throws(VolumeError) in
+                try await self.hasNone(reader.size, snapshot) { window throws(VolumeError) in
+                    try await reader.extents(in: window, since: snapshot)
+                }
+            }
         }
         // Objects tell nothing of a snapshot that was removed: only now is it sure that they did.
         guard try await holds(snapshot) else {
@@ -143,6 +148,20 @@ package final class RBDSource: SourceVolume {
                     "Give the move up ('godwit abort'), and begin anew: nothing tells any more what was written since.")
         }
         return isUnchanged
+    }
+
+    /// Whether the head has the size of `snapshot`, and no extents. Window by window: the list of what an image holds
+    /// has no bound.
+    private func hasNone(
+        _ size: ByteCount, _ snapshot: Snapshot, _ extents: (Extent) async throws(VolumeError) -> ExtentSet
+    ) async throws(VolumeError) -> Bool {
+        guard size == snapshot.size else { return false }
+        var window = Extent(offset: .zero, length: min(size, .gibibytes(64)))
+        while !window.isEmpty {
+            guard try await extents(window).isEmpty else { return false }
+            window = Extent(from: window.end, to: min(window.end + .gibibytes(64), ByteOffset(size.bytes)))
+        }
+        return true
     }
 }
 

@@ -152,8 +152,8 @@ package final class RBDTarget: TargetVolume {
         let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
         made.withLock { $0 = image }
         // The holder first: without a record the target is anybody's to remove.
-        try await image.setMetadata(Marking.holder, to: Holder.own(client: cluster.clientAddresses).text)
-        try await image.setMetadata(Marking.record, to: record)
+        try await image.mark(Marking.holder, Holder.own(client: cluster.clientAddresses).text)
+        try await image.mark(Marking.record, record)
     }
 
     func image() throws(VolumeError) -> Image {
@@ -172,9 +172,9 @@ package final class RBDTarget: TargetVolume {
     }
 
     package func save(record: String) async throws(VolumeError) {
-        if let image = owned.withLock({ $0 }) { return try await image.setMetadata(Marking.record, to: record) }
+        if let image = owned.withLock({ $0 }) { return try await image.mark(Marking.record, record) }
         try await withImage(currentName(), for: .writing) { image throws(VolumeError) in
-            try await image.setMetadata(Marking.record, to: record)
+            try await image.mark(Marking.record, record)
         }
     }
 
@@ -297,8 +297,8 @@ package final class RBDTarget: TargetVolume {
 
     package func forget() async throws(VolumeError) {
         func forget(_ image: Image) async throws(VolumeError) {
-            try await image.removeMetadata(Marking.holder)
-            try await image.removeMetadata(Marking.record)
+            try await image.unmark(Marking.holder)
+            try await image.unmark(Marking.record)
         }
         guard let image = owned.withLock({ $0.take() }) else {
             try await settleName()
@@ -331,16 +331,17 @@ package final class RBDTarget: TargetVolume {
     /// Removes the image; waits for a client that went away to be given up, as it still watches the image.
     private func removeUnfinished() async throws(VolumeError) {
         let deadline = ContinuousClock.now + Self.watchLimit
-        while true {
+        repeat {
             do throws(VolumeError) {
-                return try await blocking { () throws(VolumeError) in
+                try await blocking { () throws(VolumeError) in
                     try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
                 }
             } catch let error where error.kind == .busy && ContinuousClock.now < deadline {
                 notice("waiting for a client that has the unfinished target open, and may be gone, to be given up")
                 try await pause()
             }
-        }
+            // What a removal left that was ended goes in steps: what is in the trash, then the name in the directory.
+        } while try await hasUnfinishedName()
     }
 
     private func removeSnapshots() async throws(VolumeError) {
@@ -375,10 +376,7 @@ private let goOn: librbd_progress_fn_t = { _, _, _ in 0 }
 extension RBDSource {
     /// How the image lies on its objects, if they hold all of its bytes in every state.
     fileprivate func layoutOfObjects() async throws(VolumeError) -> Layout? {
-        try await withImage { image throws(VolumeError) in
-            let layout = try await image.layout()
-            guard try await !image.isOldFormat(), try await !image.hasParentInAnyState() else { return nil }
-            return layout
-        }
+        guard let header = try await header(), header.holdsAllInObjects else { return nil }
+        return header.layout
     }
 }

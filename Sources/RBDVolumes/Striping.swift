@@ -18,6 +18,19 @@ package struct Striping: Sendable, Equatable {
     /// bytes before it.
     package var setSize: ByteCount { ByteCount(objectSize * count) }
 
+    package init(unit: ByteCount, count: UInt64, objectSize: ByteCount) {
+        self.unit = unit.bytes
+        self.count = count
+        self.objectSize = objectSize.bytes
+    }
+
+    /// How many objects an image of that size may have (`Striper::get_num_objects`).
+    package func objectCount(of size: ByteCount) -> Int {
+        let (sets, rest) = size.bytes.quotientAndRemainder(dividingBy: setSize.bytes)
+        // In the last set only the first objects have a stripe unit, as long as not all of them have one.
+        return Int(sets * count + min(count, (rest + unit - 1) / unit))
+    }
+
     /// The objects that hold any of `range`.
     package func objects(of range: Extent) -> Range<Int> {
         guard !range.isEmpty else { return 0..<0 }

@@ -27,6 +27,15 @@ __all__ = [
     "Volume", "cluster", "dev_cluster", "noise", "run", "setting", "start", "tool"]
 
 
+def make_pool(name, clean, *kind):
+    """Makes a pool for RBD, and has it removed by `clean`."""
+    name = f"{name}-{secrets.token_hex(3)}"
+    cluster().tool("ceph", "osd", "pool", "create", name, "8", "8", *kind)
+    clean(cluster().tool, "ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
+    cluster().tool("ceph", "osd", "pool", "application", "enable", name, "rbd")
+    return name
+
+
 class ClusterTest(unittest.TestCase):
     """A test that leaves the clusters as it found them."""
 
@@ -63,27 +72,29 @@ class ClusterTest(unittest.TestCase):
     def clone(self, parent, snapshot, pool="fast", **options):
         return self.target(pool).clone_of(parent, snapshot, **options)
 
-    def pool(self, name, on=1):
-        """A replicated pool for RBD, removed after the test."""
-        return self._pool(name, on, "replicated")
+    def pool(self, name):
+        """A pool of the test's own, removed after it."""
+        return make_pool(name, self.addCleanup, "replicated")
 
-    def erasure_coded_pool(self, name, on=1):
-        """A pool that needs three OSDs and bears the loss of one; for data objects."""
-        profile = "godwit-test-2-1"
-        cluster(on).tool(
-            "ceph", "osd", "erasure-code-profile", "set", profile, "k=2", "m=1", "crush-failure-domain=osd", "--force")
-        self.addCleanup(cluster(on).tool, "ceph", "osd", "erasure-code-profile", "rm", profile)
-        name = self._pool(name, on, "erasure", profile)
-        cluster(on).tool("ceph", "osd", "pool", "set", name, "allow_ec_overwrites", "true")
-        return name
+    @classmethod
+    def data_pool(cls):
+        """A pool for data objects, which all tests of a class share."""
+        if "_data_pool" not in cls.__dict__:
+            cls._data_pool = make_pool("data", cls.addClassCleanup, "replicated")
+        return cls._data_pool
 
-    def _pool(self, name, on, *kind):
-        name = f"{name}-{secrets.token_hex(3)}"
-        cluster(on).tool("ceph", "osd", "pool", "create", name, "8", "8", *kind)
-        self.addCleanup(
-            cluster(on).tool, "ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
-        cluster(on).tool("ceph", "osd", "pool", "application", "enable", name, "rbd")
-        return name
+    @classmethod
+    def erasure_coded_pool(cls):
+        """The same, erasure-coded over three OSDs: no more than a part of what librados does is done there."""
+        if "_erasure_coded_pool" not in cls.__dict__:
+            profile = "godwit-test-2-1"
+            cluster().tool(
+                "ceph", "osd", "erasure-code-profile", "set", profile, "k=2", "m=1", "crush-failure-domain=osd", "--force")
+            cls.addClassCleanup(cluster().tool, "ceph", "osd", "erasure-code-profile", "rm", profile)
+            name = make_pool("erasure-coded", cls.addClassCleanup, "erasure", profile)
+            cluster().tool("ceph", "osd", "pool", "set", name, "allow_ec_overwrites", "true")
+            cls._erasure_coded_pool = name
+        return cls._erasure_coded_pool
 
     def namespace(self, pool, on=1):
         """A new namespace in a pool, removed after the test."""

@@ -233,7 +233,7 @@ class LeastPrivilege(AddressTest):
         self.assert_unchanged(source, before)
 
     def test_data_pools_and_namespaces(self):
-        data, namespace = self.erasure_coded_pool("ec"), self.namespace("slow")
+        data, namespace = self.erasure_coded_pool(), self.namespace("slow")
         user = self.user(
             "mon", "profile rbd", "osd",
             f"profile rbd pool=fast, profile rbd pool=slow namespace={namespace}, profile rbd pool={data}")
@@ -302,7 +302,7 @@ class LeastPrivilege(AddressTest):
             self.written(), self.target(), {"CEPH_ARGS": f"--id {user.name} --keyring {user.keyring}"}, "profile rbd pool=slow")
 
     def test_a_reader_of_the_data_pool(self):
-        data = self.pool("data")
+        data = self.data_pool()
         user = self.user(
             "mon", "profile rbd", "osd", f"profile rbd pool=fast, profile rbd pool=slow, profile rbd-read-only pool={data}")
         env = {"CEPH_ARGS": f"--id {user.name} --keyring {user.keyring}"}

@@ -69,7 +69,7 @@ class BetweenClusters(HistoryTest):
         self.move_and_compare(source, target)
 
     def test_a_data_pool_that_the_other_does_not_have(self):
-        source = self.with_history(data_pool=self.pool("data"))
+        source = self.with_history(data_pool=self.data_pool())
         target = self.target("slow", on=2)
         result = self.godwit(73, "migrate", source.address, target.address)
         self.assertIn("--data-pool", result.stderr)

@@ -174,7 +174,7 @@ class Clones(ClusterTest):
         self.move_clone(clone)
 
     def test_a_clone_of_a_parent_in_an_erasure_coded_pool(self):
-        clone = self.clone(self.parent(data_pool=self.erasure_coded_pool("ec")), "base")
+        clone = self.clone(self.parent(data_pool=self.erasure_coded_pool()), "base")
         with clone:
             clone.snap("a")
             clone.fill(3 * MIB, MIB, seed=4)

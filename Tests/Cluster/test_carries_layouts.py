@@ -88,28 +88,28 @@ class Striping(LayoutTest):
 class Pools(LayoutTest):
     def test_a_replicated_data_pool(self):
         """The target's data go to the same pool as the source's."""
-        data = self.pool("data")
+        data = self.data_pool()
         source = self.with_history(data_pool=data)
         target = self.target()
         self.move_and_compare(source, target, "--verify")
         self.assertEqual(self.layout(target)["data pool"], data)
 
     def test_an_erasure_coded_data_pool(self):
-        data = self.erasure_coded_pool("ec")
+        data = self.erasure_coded_pool()
         source = self.with_history(data_pool=data)
         target = self.target()
         self.move_and_compare(source, target, "--verify")
         self.assertEqual(self.layout(target)["data pool"], data)
 
     def test_into_an_erasure_coded_data_pool(self):
-        data = self.erasure_coded_pool("ec")
+        data = self.erasure_coded_pool()
         source = self.with_history()
         target = self.target()
         self.move_and_compare(source, target, "--data-pool", data, "--verify", thin=False)
         self.assertEqual(self.layout(target)["data pool"], data)
 
     def test_out_of_an_erasure_coded_data_pool(self):
-        data = self.erasure_coded_pool("ec")
+        data = self.erasure_coded_pool()
         source = self.with_history(data_pool=data)
         target = self.target()
         self.move_and_compare(source, target, "--data-pool", "slow", "--verify")
@@ -127,7 +127,7 @@ class Pools(LayoutTest):
                 self.move_and_compare(source, self.target("slow", namespace=target_at), "--verify")
 
     def test_a_namespace_and_a_data_pool(self):
-        namespace, data = self.namespace("fast"), self.pool("data")
+        namespace, data = self.namespace("fast"), self.data_pool()
         source = self.with_history(namespace=namespace, data_pool=data)
         target = self.target("fast", namespace=namespace)
         self.move_and_compare(source, target)

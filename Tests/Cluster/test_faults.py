@@ -229,7 +229,7 @@ class PoolsThatGo(FaultTest):
         self.remove_pool(name)
         result = moving.wait(60)
         self.assertEqual(result.rc, 75, result)
-        result = self.godwit(73, "abort", address)
+        result = self.godwit(66, "abort", address)
         self.assertIn(name, result.stderr)
         # Nobody has the record of what is left on the source any more: the next move of it does no harm.
         target = self.target()

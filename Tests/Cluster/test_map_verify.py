@@ -150,7 +150,7 @@ class Map(MapTest):
 
     def test_an_erasure_coded_pool(self):
         """It can't tell extents: what librbd says has to do, which is more than what was written, never less."""
-        volume = self.volume(size=8 * MIB, data_pool=self.erasure_coded_pool("ec"))
+        volume = self.volume(size=8 * MIB, data_pool=self.erasure_coded_pool())
         written = [(0, 8 * KIB), (4 * MIB, 8 * KIB)]
         with volume:
             for offset, length in written:
@@ -377,7 +377,7 @@ class Verify(ClusterTest):
         """Stripes of another kind, another object size, an erasure-coded pool, other features."""
         source, _ = self.pair()
         for layout in (
-                {"stripe_unit": 64 * KIB, "stripe_count": 3}, {"order": 20}, {"data_pool": self.erasure_coded_pool("ec")},
+                {"stripe_unit": 64 * KIB, "stripe_count": 3}, {"order": 20}, {"data_pool": self.erasure_coded_pool()},
                 {"features": ("layering",)}):
             with self.subTest(layout):
                 target = self.same(self.volume("slow", 12 * MIB, **layout))

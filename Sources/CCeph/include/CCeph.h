@@ -45,6 +45,18 @@ void cceph_read_free(cceph_read *read);
 int64_t cceph_map_extents(rados_ioctx_t pool, const char *object, uint64_t offset, uint64_t length,
                           cceph_extent *extents, size_t capacity);
 
+/// Read-only methods of the object class "rbd" (cls_rbd) to call on one object in one operation, and what they
+/// answered. Freed with `cceph_calls_free`, after `done`.
+typedef struct cceph_calls cceph_calls;
+
+cceph_calls *cceph_calls_new(void);
+void cceph_calls_add(cceph_calls *calls, const char *method, const uint8_t *input, size_t length);
+/// A method that fails leaves the others alone: its errno is in its answer. -ENOENT: there is no such object.
+int cceph_calls_submit(rados_ioctx_t pool, const char *object, cceph_calls *calls, cceph_done done, void *context);
+/// What the method of that number answered, or its negative errno.
+int cceph_calls_answer(cceph_calls *calls, size_t number, const uint8_t **bytes, size_t *length);
+void cceph_calls_free(cceph_calls *calls);
+
 /// A version of an object that at least one snapshot, or the head, still shows.
 typedef struct {
   uint64_t id;             ///< CCEPH_HEAD for the head

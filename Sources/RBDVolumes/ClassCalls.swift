@@ -1,0 +1,74 @@
+internal import CCeph
+internal import Volumes
+
+/// A read-only method of the object class "rbd" (src/cls/rbd/cls_rbd.cc), and what it takes.
+struct ClassCall: Sendable {
+    let method: String
+    let input: [UInt8]
+
+    init(_ method: String, _ input: [UInt8] = []) {
+        self.method = method
+        self.input = input
+    }
+}
+
+/// What a method answered, or a negative errno.
+struct ClassAnswer: Sendable {
+    let code: Int32
+    let bytes: [UInt8]
+
+    /// Reads the answer.
+    func decoded<Value>(
+        of object: String, in pool: Pool, _ body: (inout CephDecoder) throws(CephDecoder.Malformed) -> Value
+    ) throws(VolumeError) -> Value {
+        try check(code, "exec", on: "object \(object) of pool \(pool.path)")
+        var decoder = CephDecoder(bytes)
+        do throws(CephDecoder.Malformed) {
+            return try body(&decoder)
+        } catch {
+            throw VolumeError(
+                .damaged, "exec", on: "object \(object) of pool \(pool.path)", reason: "an answer of another form")
+        }
+    }
+}
+
+extension Pool {
+    /// Calls methods on one object, in one operation.
+    /// - Returns: As many answers; nothing if there is no such object.
+    func call(_ calls: [ClassCall], on object: String) async throws(VolumeError) -> [ClassAnswer]? {
+        guard let batch = unsafe cceph_calls_new() else {
+            throw VolumeError(ceph: -12, "exec", on: "object \(object)")
+        }
+        defer { unsafe cceph_calls_free(batch) }
+        for call in calls { unsafe cceph_calls_add(batch, call.method, call.input, call.input.count) }
+        let code = unsafe await completed { done, context in
+            unsafe cceph_calls_submit(handle, object, batch, done, context)
+        }
+        if code == -2 { return nil }
+        try check(code, "exec", on: "object \(object) of pool \(path)")
+        return calls.indices.map { number in
+            var (start, count): (UnsafePointer<UInt8>?, Int) = (nil, 0)
+            let code = unsafe cceph_calls_answer(batch, number, &start, &count)
+            return unsafe ClassAnswer(code: code, bytes: Array(UnsafeBufferPointer(start: start, count: count)))
+        }
+    }
+}
+
+extension Pool {
+    /// Has a method change an object.
+    func change(_ object: String, _ call: ClassCall) async throws(VolumeError) {
+        try await blocking { () throws(VolumeError) in
+            let operation = unsafe rados_create_write_op()
+            defer { unsafe rados_release_write_op(operation) }
+            var result: Int32 = 0
+            unsafe call.input.withUnsafeBytes { buffer in
+                unsafe rados_write_op_exec(
+                    operation, "rbd", call.method, buffer.baseAddress?.assumingMemoryBound(to: CChar.self),
+                    buffer.count, &result)
+            }
+            unsafe try check(
+                rados_write_op_operate(operation, self.handle, object, nil, 0), call.method,
+                on: "object \(object) of pool \(self.path)")
+        }
+    }
+}

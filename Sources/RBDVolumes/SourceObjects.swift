@@ -1,0 +1,57 @@
+internal import CCeph
+internal import Volumes
+
+// The source's objects as its header tells of them: without opening the image.
+extension RBDSource {
+    /// - Returns: Nothing for an image of format 1, which has no such header, and where there is no image.
+    func header() async throws(VolumeError) -> ImageHeader? {
+        guard let id = try await pool.id(ofNamed: name) else { return nil }
+        return try await ImageHeader.load(id: id, in: pool)
+    }
+
+    func neededHeader() async throws(VolumeError) -> ImageHeader {
+        guard let header = try await header() else {
+            throw VolumeError(ceph: -2, "rados_read", on: address, advice: "'rbd ls \(pool.path)' lists its images.")
+        }
+        return header
+    }
+
+    func dataObjects(of header: ImageHeader) throws(VolumeError) -> DataObjects {
+        var dataPool = pool
+        if let id = header.dataPool, id != pool.id {
+            dataPool = try Pool(cluster, name: try cluster.poolName(id), namespace: pool.namespace)
+        }
+        return DataObjects(pool: dataPool, prefix: header.objectPrefix)
+    }
+
+    /// Which objects exist in a state; nothing if that can't be told without asking each.
+    /// - Parameter snapshot: Nothing for the head.
+    func objectMap(of snapshot: UInt64?, _ header: ImageHeader) async throws(VolumeError) -> ObjectMap? {
+        let flags = snapshot.map { id in header.snapshots.first { $0.id == id }?.flags } ?? header.flags
+        guard let flags, header.hasValidObjectMap(flags) else { return nil }
+        return try await ObjectMapStore(pool: pool, imageID: header.id).load(snapshot)
+    }
+
+    /// The extents of the head.
+    func objectExtents(of header: ImageHeader) async throws(VolumeError) -> ObjectExtents {
+        try ObjectExtents(
+            of: try dataObjects(of: header), striping: header.striping, at: nil,
+            map: try await objectMap(of: nil, header)
+        ) { base throws(VolumeError) in try await self.objectMap(of: base.id, header) }
+    }
+}
+
+extension ImageHeader {
+    var striping: Striping { Striping(unit: stripeUnit, count: stripeCount, objectSize: objectSize) }
+
+    /// Whether the objects hold all bytes of every state: no parent shines through.
+    var holdsAllInObjects: Bool {
+        parent == nil && !snapshots.contains { $0.kind == .user && $0.overlap > .zero }
+    }
+
+    var layout: Layout {
+        Layout(
+            objectSize: objectSize, stripeUnit: stripeUnit, stripeCount: stripeCount, dataPool: nil,
+            features: features.names)
+    }
+}
