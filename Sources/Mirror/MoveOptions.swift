@@ -9,7 +9,7 @@ package struct MoveOptions: Sendable {
     /// Nothing for as fast as it goes.
     package var bandwidth: ByteRate?
     /// How many bytes may be under way at once: what bounds the memory a move takes.
-    package var inFlight = ByteCount.mebibytes(64)
+    package var inFlight = ByteCount.mebibytes(96)
     /// Compare every snapshot and the head before the target becomes the finished one.
     package var verifies = false
 

@@ -23,7 +23,7 @@ struct Migrate: AsyncParsableCommand {
     @Option(help: "Move at most so many bytes a second, such as 100M; 0 for as fast as it goes.")
     var bandwidth = SizeArgument(argument: "0")!
     @Option(help: "How many bytes may be under way at once: bounds the memory.")
-    var inFlight = SizeArgument(argument: "64M")!
+    var inFlight = SizeArgument(argument: "96M")!
     @Flag(help: "Compare every snapshot and the head before the target becomes the finished one.") var verify = false
     @Flag(help: "Show what would be moved, how long it may take, and what stands against it; change nothing.")
     var dryRun = false
