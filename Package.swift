@@ -22,6 +22,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "Volumes", swiftSettings: strict),
+        .target(name: "Capacity", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "DirtyMap", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "FileVolumes", dependencies: ["Volumes"], cSettings: gnu, swiftSettings: strict),
         .target(
@@ -31,13 +32,13 @@ let package = Package(
             linkerSettings: [.linkedLibrary("rados"), .linkedLibrary("rbd")]),
         .target(
             name: "RBDVolumes",
-            dependencies: ["CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: ["Capacity", "CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: strict),
         .target(name: "Mirror", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "FileVolumes", "Mirror", "RBDVolumes", "Volumes",
+                "Capacity", "FileVolumes", "Mirror", "RBDVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -45,6 +46,7 @@ let package = Package(
         .testTarget(
             name: "FileVolumesTests", dependencies: ["Conformance", "FileVolumes", "Volumes"], cSettings: gnu,
             swiftSettings: strict),
+        .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
         .testTarget(name: "VolumesTests", dependencies: ["Volumes"], swiftSettings: strict),
         .testTarget(name: "DirtyMapTests", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
         .testTarget(name: "MirrorTests", dependencies: ["Conformance", "Mirror", "Volumes"], swiftSettings: strict),

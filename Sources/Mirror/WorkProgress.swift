@@ -12,6 +12,8 @@ package final class WorkProgress: Sendable {
         package var done = ByteCount.zero
         /// What became of them.
         package var moved = Moved()
+        /// Things that were dealt with, of those known so far, where bytes don't tell.
+        package var tally: (done: Int, known: Int, noun: String)?
         /// Something that holds the work up.
         package var notice: String?
     }
@@ -37,6 +39,9 @@ package final class WorkProgress: Sendable {
             $0.moved += moved
             $0.notice = nil
         }
+    }
+    package func count(_ done: Int, of known: Int, _ noun: String) {
+        view.withLock { $0.tally = (done, known, noun) }
     }
     package func notice(_ text: String?) { view.withLock { $0.notice = text } }
 }

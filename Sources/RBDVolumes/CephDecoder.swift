@@ -1,23 +1,23 @@
 /// Reads what Ceph encodes (include/encoding.h): integers are little-endian, strings and lists begin with their
 /// number (le32), and a versioned structure with two version bytes and its length (le32).
-struct CephDecoder {
+package struct CephDecoder {
     /// What was read isn't what it should be, or ends too early.
-    struct Malformed: Error {}
+    package struct Malformed: Error {}
 
     private var bytes: ArraySlice<UInt8>
 
-    init(_ bytes: some Collection<UInt8>) { self.bytes = ArraySlice(bytes) }
+    package init(_ bytes: some Collection<UInt8>) { self.bytes = ArraySlice(bytes) }
 
-    mutating func integer<Value: FixedWidthInteger>(_: Value.Type = Value.self) throws(Malformed) -> Value {
+    package mutating func integer<Value: FixedWidthInteger>(_: Value.Type = Value.self) throws(Malformed) -> Value {
         let taken = try take(MemoryLayout<Value>.size)
         return taken.reversed().reduce(0) { $0 << 8 | Value(truncatingIfNeeded: $1) }
     }
 
-    mutating func string() throws(Malformed) -> String {
+    package mutating func string() throws(Malformed) -> String {
         String(decoding: try take(Int(try integer(UInt32.self))), as: UTF8.self)
     }
 
-    mutating func list<Element>(
+    package mutating func list<Element>(
         _ element: (inout CephDecoder) throws(Malformed) -> Element
     ) throws(Malformed) -> [Element] {
         let count = Int(try integer(UInt32.self))
@@ -28,14 +28,14 @@ struct CephDecoder {
         return elements
     }
 
-    mutating func optional<Value>(
+    package mutating func optional<Value>(
         _ value: (inout CephDecoder) throws(Malformed) -> Value
     ) throws(Malformed) -> Value? {
         try integer(UInt8.self) != 0 ? try value(&self) : nil
     }
 
     /// A versioned structure: what a newer version has added at its end is skipped.
-    mutating func structure<Value>(
+    package mutating func structure<Value>(
         _ fields: (inout CephDecoder) throws(Malformed) -> Value
     ) throws(Malformed) -> Value {
         _ = try take(2)
@@ -51,10 +51,10 @@ struct CephDecoder {
 }
 
 /// What a method takes: the same form, as far as methods of cls_rbd need it.
-enum CephEncoder {
-    static func integer(_ value: some FixedWidthInteger) -> [UInt8] {
+package enum CephEncoder {
+    package static func integer(_ value: some FixedWidthInteger) -> [UInt8] {
         (0..<value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
     }
 
-    static func string(_ text: String) -> [UInt8] { integer(UInt32(text.utf8.count)) + Array(text.utf8) }
+    package static func string(_ text: String) -> [UInt8] { integer(UInt32(text.utf8.count)) + Array(text.utf8) }
 }

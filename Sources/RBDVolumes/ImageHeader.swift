@@ -16,6 +16,7 @@ struct ImageHeader: Sendable, Equatable {
     let dataPool: Int64?
     let stripeUnit: ByteCount
     let stripeCount: UInt64
+    /// Also where the head shows nothing of it any more.
     let parent: Parent?
     /// Oldest first.
     let snapshots: [HeaderSnapshot]
@@ -26,7 +27,7 @@ struct ImageHeader: Sendable, Equatable {
         let image: String
         let snapshot: UInt64
         /// How much of it the head shows; bytes.
-        let overlap: ByteCount
+        var overlap: ByteCount
     }
 
     /// Whether the object map of a state may be believed.
@@ -159,7 +160,7 @@ extension ImageHeader.Parent {
                 try decoder.integer(UInt64.self)
             )
         }
-        guard pool >= 0, overlap > .zero else { return nil }
+        guard pool >= 0 else { return nil }
         self.init(pool: pool, namespace: namespace, image: image, snapshot: snapshot, overlap: overlap)
     }
 }

@@ -41,29 +41,16 @@ extension Pool {
     /// Whether an image of this name is in the trash only because librbd was ended while it removed it: `rbd_remove`
     /// puts an image there first, and goes on from there when it is called again. `rbd_trash_list` leaves those out.
     func isHalfRemoved(_ name: String) async throws(VolumeError) -> Bool {
-        let pageSize: UInt64 = 1024
-        var last = ""
-        while true {
-            let call = ClassCall("trash_list", CephEncoder.string(last) + CephEncoder.integer(pageSize))
-            guard let page = try await self.call([call], on: "rbd_trash")?[0] else { return false }
-            let entries = try page.decoded(of: "rbd_trash", in: self) { decoder throws(CephDecoder.Malformed) in
-                try decoder.list { decoder throws(CephDecoder.Malformed) in
-                    (
-                        id: try decoder.string(),
-                        // cls::rbd::TrashImageSpec: its source, its name, and what doesn't matter here.
-                        entry: try decoder.structure { decoder throws(CephDecoder.Malformed) in
-                            (source: try decoder.integer(UInt8.self), name: try decoder.string())
-                        }
-                    )
-                }
-            }
-            let removing = UInt8(RBD_TRASH_IMAGE_SOURCE_REMOVING.rawValue)
-            if entries.contains(where: { $0.entry.source == removing && $0.entry.name.utf8.elementsEqual(name.utf8) }) {
-                return true
-            }
-            guard entries.count == pageSize, let end = entries.last?.id else { return false }
-            last = end
+        let removing = UInt8(RBD_TRASH_IMAGE_SOURCE_REMOVING.rawValue)
+        var isThere = false
+        try await forEachPage("trash_list", on: "rbd_trash") { decoder throws(CephDecoder.Malformed) in
+            (key: try decoder.string(), value: try decoder.structure(TrashEntry.init(decoding:)))
+        } found: { page throws(VolumeError) in
+            isThere =
+                isThere
+                || page.contains { $0.value.source == removing && $0.value.name.utf8.elementsEqual(name.utf8) }
         }
+        return isThere
     }
 
     private func askDirectory(_ method: String, _ key: String) async throws(VolumeError) -> String? {

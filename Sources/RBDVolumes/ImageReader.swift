@@ -63,7 +63,7 @@ final class ImageReader: VolumeReader {
 
     /// librbd's own answer. It counts a parent's bytes, and knows the erasure-coded pools.
     private func diff(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
-        var dirty = try await iterateDiff(in: range, since: base)
+        var dirty = try await image.diff(in: range, since: base, countsHoles: base != nil)
         guard let base else { return dirty }
         // Where more or less of the parent shines through than before, the bytes differ without any object having
         // changed: librbd doesn't report that.
@@ -78,14 +78,20 @@ final class ImageReader: VolumeReader {
             ]))
         return dirty.intersection(range)
     }
+}
 
-    private func iterateDiff(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
+extension Image {
+    /// What librbd says is allocated in `range`, its parent's bytes included, or was written since `base`.
+    /// - Parameter countsHoles: Whether what was made a hole since `base` is told, too.
+    func diff(
+        in range: Extent, since base: Snapshot?, countsHoles: Bool
+    ) async throws(VolumeError) -> ExtentSet {
         try await blocking { () throws(VolumeError) in
-            let found = DiffFound(countsHoles: base != nil)
+            let found = DiffFound(countsHoles: countsHoles)
             let code = unsafe rbd_diff_iterate2(
-                self.image.handle, base?.name, range.offset.bytes, range.length.bytes, 1, 0, collectDiff,
+                self.handle, base?.name, range.offset.bytes, range.length.bytes, 1, 0, collectDiff,
                 Unmanaged.passUnretained(found).toOpaque())
-            guard code >= 0 else { throw VolumeError(ceph: code, "rbd_diff_iterate2", on: self.image.title) }
+            guard code >= 0 else { throw VolumeError(ceph: code, "rbd_diff_iterate2", on: self.title) }
             return ExtentSet(found.extents)
         }
     }

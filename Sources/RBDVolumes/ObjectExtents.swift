@@ -37,14 +37,7 @@ final class ObjectExtents: Sendable {
     func canTell() async throws(VolumeError) -> Bool {
         var sample = 0
         map?.existingRuns(with: nil) { if sample == 0 { sample = $0.lowerBound } }
-        let number = sample
-        do throws(VolumeError) {
-            let range = Extent(offset: .zero, length: zeroBlock)
-            _ = try await blocking { () throws(VolumeError) in try self.objects.allocated(of: number, in: range) }
-            return true
-        } catch  where error.kind == .unsupported {
-            return false
-        }
+        return try await objects.allocated(of: sample) != nil
     }
 
     /// What is allocated in `range`, or what was written since `base`: holes that were made are told as well.
@@ -86,20 +79,26 @@ final class ObjectExtents: Sendable {
             case .none: dirty = ExtentSet()
             case .removed: dirty = ExtentSet([whole])
             case .written(let written, _, didExist: true): dirty = written
-            case .written(_, _, didExist: false): dirty = try await allocated(of: number, in: whole)
+            case .written(_, _, didExist: false):
+                dirty = try await objects.allocated(of: number) ?? ExtentSet([whole])
             }
         } else {
-            dirty = try await allocated(of: number, in: whole)
+            dirty = try await objects.allocated(of: number) ?? ExtentSet([whole])
         }
         return dirty.extents.flatMap { striping.imageExtents(of: $0, in: number) }
     }
+}
 
-    private func allocated(of number: Int, in range: Extent) async throws(VolumeError) -> ExtentSet {
+extension DataObjects {
+    /// Which bytes of an object the OSD allocated; empty if it doesn't exist.
+    /// - Returns: Nothing if the pool can't tell, as it is erasure-coded.
+    func allocated(of number: Int) async throws(VolumeError) -> ExtentSet? {
         do throws(VolumeError) {
-            return try await blocking { () throws(VolumeError) in try self.objects.allocated(of: number, in: range) }
-        } catch let error where error.kind == .unsupported {
-            // An erasure-coded pool, of which the object that was asked at first didn't exist.
-            return ExtentSet([range])
+            // No object is larger (librbd: `rbd_default_order` up to 25).
+            let whole = Extent(offset: .zero, length: .mebibytes(32))
+            return try await blocking { () throws(VolumeError) in try self.allocated(of: number, in: whole) }
+        } catch  where error.kind == .unsupported {
+            return nil
         }
     }
 }

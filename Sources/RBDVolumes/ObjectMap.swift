@@ -51,6 +51,14 @@ package struct ObjectMap: Sendable, Equatable {
         return bits.reduce(0) { $0 + inByte[Int($1)] }
     }
 
+    /// Every object that may exist here or in `other`.
+    package func union(_ other: ObjectMap) -> ObjectMap {
+        var union = count >= other.count ? self : other
+        let shorter = count >= other.count ? other : self
+        for index in shorter.bits.indices { union.bits[index] |= shorter.bits[index] }
+        return union
+    }
+
     /// The same objects up to `count`, and absent ones where there were none.
     package func resized(to count: Int) -> ObjectMap {
         var map = ObjectMap(count: count)

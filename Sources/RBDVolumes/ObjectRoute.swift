@@ -258,7 +258,7 @@ extension RBDSource {
         var baseMap: ObjectMap?
         if let base = step.base { baseMap = try await objectMap(of: base.id, header) }
         return StepView(
-            objects: try dataObjects(of: header), objectCount: header.striping.objectCount(of: step.size),
+            objects: try pool.dataObjects(of: header), objectCount: header.striping.objectCount(of: step.size),
             isPlain: header.layout.isPlain, map: try await objectMap(of: goal?.id, header), baseMap: baseMap)
     }
 }

@@ -16,14 +16,6 @@ extension RBDSource {
         return header
     }
 
-    func dataObjects(of header: ImageHeader) throws(VolumeError) -> DataObjects {
-        var dataPool = pool
-        if let id = header.dataPool, id != pool.id {
-            dataPool = try Pool(cluster, name: try cluster.poolName(id), namespace: pool.namespace)
-        }
-        return DataObjects(pool: dataPool, prefix: header.objectPrefix)
-    }
-
     /// Which objects exist in a state; nothing if that can't be told without asking each.
     /// - Parameter snapshot: Nothing for the head.
     func objectMap(of snapshot: UInt64?, _ header: ImageHeader) async throws(VolumeError) -> ObjectMap? {
@@ -35,9 +27,20 @@ extension RBDSource {
     /// The extents of the head.
     func objectExtents(of header: ImageHeader) async throws(VolumeError) -> ObjectExtents {
         try ObjectExtents(
-            of: try dataObjects(of: header), striping: header.striping, at: nil,
+            of: try pool.dataObjects(of: header), striping: header.striping, at: nil,
             map: try await objectMap(of: nil, header)
         ) { base throws(VolumeError) in try await self.objectMap(of: base.id, header) }
+    }
+}
+
+extension Pool {
+    /// The data objects of an image of this pool.
+    func dataObjects(of header: ImageHeader) throws(VolumeError) -> DataObjects {
+        guard let id = header.dataPool, id != self.id else {
+            return DataObjects(pool: self, prefix: header.objectPrefix)
+        }
+        let dataPool = try Pool(cluster, name: try cluster.poolName(id), namespace: namespace)
+        return DataObjects(pool: dataPool, prefix: header.objectPrefix)
     }
 }
 
@@ -46,7 +49,7 @@ extension ImageHeader {
 
     /// Whether the objects hold all bytes of every state: no parent shines through.
     var holdsAllInObjects: Bool {
-        parent == nil && !snapshots.contains { $0.kind == .user && $0.overlap > .zero }
+        (parent?.overlap ?? .zero) == .zero && !snapshots.contains { $0.kind == .user && $0.overlap > .zero }
     }
 
     var layout: Layout {

@@ -54,9 +54,8 @@ package struct RBDAddress: Hashable, Sendable {
                 description: "'\(shown)': \(why); write rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH]"
             )
         }
-        // An image's name may hold anything but the separators, which can be escaped.
-        let fields = Self.split(Substring(text.unicodeScalars.dropFirst("rbd:".count)), at: ":")
-        var path = Self.split(fields[0][...], at: "/")
+        let fields = try Self.fields(of: text, refuse)
+        var path = fields.path
         guard path.count == 2 || path.count == 3 else { throw refuse("expected a pool and an image") }
         let last = Self.split(path.removeLast()[...], at: "@")
         guard last.count <= 2 else { throw refuse("more than one '@'") }
@@ -68,20 +67,31 @@ package struct RBDAddress: Hashable, Sendable {
         guard path.count == 1 || !namespace.isEmpty else { throw refuse("the namespace's name is empty") }
         guard !image.isEmpty else { throw refuse("the image's name is empty") }
         guard snapshot != "" else { throw refuse("the snapshot's name is empty") }
+        (configuration, user, keyring) = (fields.configuration, fields.user, fields.keyring)
+    }
+
+    /// The names between the slashes, still escaped, and the options.
+    private static func fields(
+        of text: String, _ refuse: (String) -> VolumeAddress.ParseError
+    ) throws(VolumeAddress.ParseError) -> (path: [String], configuration: String?, user: String?, keyring: String?) {
+        // An image's name may hold anything but the separators, which can be escaped.
+        let fields = split(Substring(text.unicodeScalars.dropFirst("rbd:".count)), at: ":")
+        var (configuration, user, keyring): (String?, String?, String?)
         guard !text.utf8.contains(0) else { throw refuse("a name can't hold a NUL") }
         for field in fields.dropFirst() {
-            let pair = Self.unescaped(field).unicodeScalars.split(
+            let pair = unescaped(field).unicodeScalars.split(
                 separator: "=", maxSplits: 1, omittingEmptySubsequences: false
             ).map { String($0) }
-            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("\(Self.shown(pair[0])) is no KEY=VALUE") }
+            guard pair.count == 2, !pair[1].isEmpty else { throw refuse("\(shown(pair[0])) is no KEY=VALUE") }
             let value = pair[1]
             switch pair[0] {
             case "conf": configuration = value
             case "id": user = value
             case "keyring": keyring = value
-            default: throw refuse("unknown option: \(Self.shown(pair[0])) (known: conf, id, keyring)")
+            default: throw refuse("unknown option: \(shown(pair[0])) (known: conf, id, keyring)")
             }
         }
+        return (split(fields[0][...], at: "/"), configuration, user, keyring)
     }
 
     /// POOL/[NAMESPACE/]IMAGE, as `rbd` writes it.
@@ -141,5 +151,60 @@ package struct RBDAddress: Hashable, Sendable {
             text.append(scalar)
         }
         return String(text)
+    }
+}
+
+/// Part of a cluster, as `godwit capacity` takes it: all of it, a pool, a namespace or an image.
+package struct RBDScope: Hashable, Sendable {
+    /// Nothing for all pools.
+    package let pool: String?
+    /// What follows the pool: a namespace or an image, or both.
+    package let names: [String]
+    /// An image or namespace of no name, by which only the cluster is to be reached.
+    package let access: RBDAddress
+
+    /// All pools of the cluster that the environment names.
+    package static let everything = RBDScope()
+
+    private init() {
+        (pool, names) = (nil, [])
+        access = RBDAddress(pool: "", configuration: nil, user: nil, keyring: nil)
+    }
+
+    /// - Parameter text: rbd:[POOL[/NAMESPACE][/IMAGE]][:conf=PATH][:id=NAME][:keyring=PATH]
+    package init(_ text: String) throws(VolumeAddress.ParseError) {
+        guard text.utf8.starts(with: "rbd:".utf8) else {
+            throw VolumeAddress.ParseError(
+                description: "'\(text)': write rbd:POOL, rbd:POOL/NAMESPACE or rbd:POOL/IMAGE")
+        }
+        let (names, access) = try RBDAddress.scope(text)
+        guard names.count <= 3, !names.dropLast().contains("") else {
+            throw VolumeAddress.ParseError(
+                description: "'rbd:\(names.joined(separator: "/"))': write rbd:POOL[/NAMESPACE][/IMAGE]")
+        }
+        self.access = access
+        pool = names[0].isEmpty ? nil : names[0]
+        self.names = Array(names.dropFirst())
+    }
+}
+
+extension RBDAddress {
+    fileprivate init(pool: String, configuration: String?, user: String?, keyring: String?) {
+        (self.pool, namespace, image) = (pool, "", "")
+        (self.configuration, self.user, self.keyring) = (configuration, user, keyring)
+    }
+
+    fileprivate static func scope(
+        _ text: String
+    ) throws(VolumeAddress.ParseError) -> (names: [String], access: RBDAddress) {
+        let fields = try fields(of: text) { why in
+            .init(description: "\(why); write rbd:POOL[/NAMESPACE][/IMAGE][:conf=PATH][:id=NAME][:keyring=PATH]")
+        }
+        let names = fields.path.map { unescaped($0) }
+        return (
+            names,
+            RBDAddress(
+                pool: names[0], configuration: fields.configuration, user: fields.user, keyring: fields.keyring)
+        )
     }
 }

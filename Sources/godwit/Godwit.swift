@@ -37,6 +37,7 @@ struct Godwit: AsyncParsableCommand {
               godwit migrate --verify rbd:fast/v rbd:slow/v      move, then compare every snapshot
               godwit migrate rbd:fast/v rbd:ssd/v:conf=/etc/ceph/west.conf:id=mover
               godwit map rbd:fast/v --from-snap monday           what changed since monday
+              godwit capacity rbd:fast                           what the images of a pool really take
 
             EXIT STATUS
               0  done                                69  cluster unreachable
@@ -45,5 +46,5 @@ struct Godwit: AsyncParsableCommand {
               66 no such source                      77  not permitted
             """,
         version: "godwit 0.1.0",
-        subcommands: [Migrate.self, Verify.self, Map.self, AbortMove.self])
+        subcommands: [Migrate.self, Verify.self, Map.self, ShowCapacity.self, AbortMove.self])
 }

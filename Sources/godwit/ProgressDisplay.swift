@@ -86,6 +86,7 @@ struct ProgressDisplay {
 
     private func text(of view: WorkProgress.View, after seconds: Double) -> String {
         var parts = [view.title]
+        if let tally = view.tally { parts.append("\(tally.done) of \(tally.known) \(tally.noun)") }
         if let total = view.total, total > .zero {
             let share = min(1, Double(view.done.bytes) / Double(total.bytes))
             if style == .bar { parts.append(bar(share)) }
@@ -109,8 +110,13 @@ struct ProgressDisplay {
 
     /// Cut to the terminal's width, so that a redrawn line stays one line.
     private func fitted(_ line: String) -> String {
-        var size = winsize()
-        let width = unsafe ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
-        return String(line.prefix(width - 1))
+        String(line.prefix((terminalWidth(of: STDERR_FILENO) ?? 80) - 1))
     }
+}
+
+/// Columns; nothing for what is no terminal.
+func terminalWidth(of descriptor: Int32) -> Int? {
+    var size = winsize()
+    guard unsafe ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return nil }
+    return Int(size.ws_col)
 }

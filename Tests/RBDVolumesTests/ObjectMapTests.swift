@@ -218,4 +218,24 @@ struct ObjectMapTests {
             (0..<8).reduce(sum ^ UInt32(byte)) { rest, _ in rest >> 1 ^ (rest & 1 == 1 ? 0x82F6_3B78 : 0) }
         }
     }
+
+    @Test func `a union has every object of either`() {
+        for seed in 0..<50 as Range<UInt64> {
+            var random = SplitMix64(seed: seed)
+            func states() -> [ObjectMap.State] {
+                (0..<Int.random(in: 0...40, using: &random)).map { _ in
+                    ObjectMap.State(rawValue: UInt8.random(in: 0...3, using: &random))!
+                }
+            }
+            let (mine, theirs) = (states(), states())
+            let union = map(of: mine).union(map(of: theirs))
+            #expect(union.count == max(mine.count, theirs.count))
+            for object in 0..<union.count {
+                let isThere =
+                    object < mine.count && mine[object] != .absent
+                    || object < theirs.count && theirs[object] != .absent
+                #expect(union.exists(object) == isThere, "seed \(seed), object \(object)")
+            }
+        }
+    }
 }

@@ -75,6 +75,16 @@ struct StripingTests {
         }
     }
 
+    @Test(arguments: cases)
+    func `an image may have the objects that its bytes lie on, and no more`(layout: Case) {
+        let most = 3 * layout.objectSize * layout.count
+        var last: UInt64 = 0
+        for size in 0...most {
+            if size > 0 { last = max(last, layout.place(of: size - 1).object + 1) }
+            #expect(layout.striping.objectCount(of: ByteCount(size)) == Int(last))
+        }
+    }
+
     @Test func `an empty range lies on no object`() {
         let striping = Case(objectSize: 64, unit: 16, count: 3).striping
         #expect(striping.objects(of: Extent(offset: ByteOffset(500), length: .zero)).isEmpty)

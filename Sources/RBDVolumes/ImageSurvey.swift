@@ -1,0 +1,146 @@
+internal import Capacity
+internal import CCeph
+internal import Volumes
+
+/// Measures images of one namespace without opening them: from their headers, their object maps and their objects,
+/// with no watch and no lock.
+struct ImageSurvey: Sendable {
+    /// As many objects are in one batch; a batch's figures are added up before the next.
+    private static let batch = 4096
+    /// Objects of one image under way at once, of all that the slots let in.
+    private static let objectsAtOnce = 64
+
+    let pool: Pool
+    let isExact: Bool
+    let slots: Slots
+
+    /// - Returns: Nothing for an image that went away meanwhile.
+    func usage(of listed: ListedImage) async throws(VolumeError) -> ImageUsage? {
+        var usage = ImageUsage(pool: pool.name, namespace: pool.namespace, name: listed.name)
+        usage.id = listed.id
+        usage.isInTrash = listed.isInTrash
+        do throws(VolumeError) {
+            guard let id = listed.id else {
+                try await measureOldFormat(&usage)
+                return usage
+            }
+            guard
+                let header = try await slots.run({ () throws(VolumeError) in
+                    try await ImageHeader.load(id: id, in: pool)
+                })
+            else {
+                guard try await isStillThere(listed) else { return nil }
+                usage.problem = "it has no header: it is being made or removed, or was left so"
+                return usage
+            }
+            try await measure(header, &usage)
+        } catch  where error.kind != .unreachable {
+            usage.problem = "\(error.operation): \(error.reason)"
+        }
+        return usage
+    }
+
+    private func isStillThere(_ listed: ListedImage) async throws(VolumeError) -> Bool {
+        guard !listed.isInTrash, let id = listed.id else { return false }
+        return try await pool.nameInDirectory(ofImage: id) != nil
+    }
+
+    // MARK: From the header on
+
+    private func measure(_ header: ImageHeader, _ usage: inout ImageUsage) async throws(VolumeError) {
+        usage.provisioned = header.size
+        let data = try pool.dataObjects(of: header)
+        if data.pool !== pool { usage.dataPool = data.pool.name }
+        usage.snapshots = header.snapshots.map { SnapshotUsage(id: $0.id, name: $0.title, size: $0.size) }
+        let states = States(header, try await maps(of: header))
+        var found = try await measure(states, data)
+        if isExact {
+            usage.allocated = found.usage.all
+            usage.head = found.usage.head
+            for index in usage.snapshots.indices {
+                usage.snapshots[index].alone = found.usage.alone[usage.snapshots[index].id] ?? .zero
+            }
+        }
+        usage.means = isExact ? (found.isBySize ? .sizes : .extents) : (states.areKnown ? .objectMap : .objects)
+        if states.areKnown { found.objects = states.written() }
+        let bytes = zip(found.objects, states.sizes).map { states.bytes(of: $0, size: $1) }
+        for (index, bytes) in bytes.dropLast().enumerated() { usage.snapshots[index].used = bytes }
+        usage.used = bytes.reduce(.zero, +)
+        if let parent = header.parent, parent.overlap > .zero {
+            usage.parent = try await ParentSurvey(cluster: pool.cluster, isExact: isExact, slots: slots)
+                .visible(states.missing(unless: found.inHead), of: parent)
+        }
+    }
+
+    /// The object maps of all states, the head's last; nothing if one of them can't be believed.
+    private func maps(of header: ImageHeader) async throws(VolumeError) -> [ObjectMap]? {
+        let store = ObjectMapStore(pool: pool, imageID: header.id)
+        var maps: [ObjectMap] = []
+        for (id, flags) in header.snapshots.map({ ($0.id as UInt64?, $0.flags) }) + [(nil, header.flags)] {
+            guard header.hasValidObjectMap(flags) else { return nil }
+            let map = try await slots.run { () throws(VolumeError) in try await store.load(id) }
+            guard let map else { return nil }
+            maps.append(map)
+        }
+        return maps
+    }
+
+    private struct Found {
+        var usage = ObjectUsage()
+        /// Whether an object's extents couldn't be told.
+        var isBySize = false
+        /// Objects written for each state.
+        var objects: [ObjectCount]
+        /// Objects of the head; kept only where no map tells.
+        var inHead: Set<Int> = []
+    }
+
+    private func measure(_ states: States, _ data: DataObjects) async throws(VolumeError) -> Found {
+        var found = Found(objects: states.sizes.map { _ in ObjectCount() })
+        guard isExact || !states.areKnown else { return found }
+        let reader = try ObjectReader(data, states, isExact: isExact)
+        for runs in states.candidates(inBatchesOf: Self.batch) {
+            let slots = slots
+            let batch = try await concurrently(runs, limit: Self.objectsAtOnce) { number throws(VolumeError) in
+                (number, try await slots.run { () throws(VolumeError) in try await reader.ask(number) })
+            }
+            for (number, object) in batch {
+                found.usage += object.usage
+                found.isBySize = found.isBySize || object.isBySize
+                guard !states.areKnown else { continue }
+                if object.isInHead { found.inHead.insert(number) }
+                for state in object.writtenStates { found.objects[state].add(number, lastOf: states.count(of: state)) }
+            }
+        }
+        return found
+    }
+
+    // MARK: Through librbd
+
+    private func measureOldFormat(_ usage: inout ImageUsage) async throws(VolumeError) {
+        let isExact = isExact
+        let (size, listed, bytes) = try await slots.run { () throws(VolumeError) in
+            try await Image.with(usage.name, in: pool, title: usage.spec, for: .reading) { image throws(VolumeError) in
+                let size = try await image.size()
+                let snapshots = try await image.snapshots()
+                let whole = Extent(offset: .zero, length: size)
+                let extents = isExact ? try await image.diff(in: whole, since: nil, countsHoles: false) : nil
+                return (size, snapshots, extents?.total)
+            }
+        }
+        usage.provisioned = size
+        usage.snapshots = listed.map {
+            SnapshotUsage(id: $0.snapshot.id, name: $0.snapshot.name, size: $0.snapshot.size)
+        }
+        usage.means = .diff
+        usage.head = bytes
+        if listed.isEmpty { usage.allocated = bytes }
+        usage.problem =
+            listed.isEmpty && isExact ? nil : "of an image of format 1 only the head can be measured, without --fast"
+    }
+}
+
+extension HeaderSnapshot {
+    /// As people know it, also where it has left for the trash.
+    fileprivate var title: String { if case .trash(let name) = kind { name } else { name } }
+}
