@@ -97,6 +97,9 @@ package struct Preflight: Sendable {
                 var total = ByteCount.zero
                 move.progress.expect(reader.size)
                 try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
+                    guard !move.stop.isAsked else {
+                        throw VolumeError(.busy, "count", on: move.source.address, reason: "stopped", advice: nil)
+                    }
                     total += try await reader.extents(in: window, since: from).total
                     move.progress.advance(by: window.length)
                 }

@@ -12,6 +12,7 @@ import struct
 import termios
 import time
 
+import rados
 import rbd
 
 from harness import KIB, MIB, STANDARD, ClusterTest, run, start
@@ -46,7 +47,7 @@ class Moment:
             try:
                 if self._condition(source, target, time.monotonic() - begin):
                     break
-            except (rbd.ImageNotFound, KeyError):
+            except (rbd.ImageNotFound, rados.ObjectNotFound, KeyError):
                 pass  # what it asks for isn't there yet
             time.sleep(0.001)
         time.sleep(self.later)
@@ -62,7 +63,7 @@ def after(seconds):
 def when_kept(count, later=0.0):
     """The step to the snapshot after that has begun."""
     return Moment(
-        f"{count} snapshots kept", lambda source, target, _: len(target.unfinished.all_snapshots()) >= count, later)
+        f"{count} snapshots kept", lambda source, target, _: target.unfinished.snapshot_count >= count, later)
 
 
 def on_terminal(command, keys=(), columns=100, limit=30):
@@ -146,7 +147,7 @@ class InterruptedTest(ClusterTest):
                 self.fail(f"ended before {what}: {moving.wait(1)}")
             if time.monotonic() > deadline:
                 self.fail(f"waited {limit} s in vain for {what}: {moving.text() if moving else ''}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     # What is there
 

@@ -38,7 +38,7 @@ class Kills(InterruptedTest):
         ("the record is there", lambda source, target, _: target.unfinished.metadata[RECORD]),
         ("the source is open for writing", lambda source, target, _: Kills.is_watched(source)),
         ("the source is frozen", lambda source, target, _: Kills.transients(source)),
-        ("a snapshot is kept", lambda source, target, _: target.unfinished.all_snapshots()),
+        ("a snapshot is kept", lambda source, target, _: target.unfinished.snapshot_count),
         ("the commit has begun", lambda source, target, _: Kills.record(target)["phase"] == "committing"),
         ("the target has its name", lambda source, target, _: target.metadata[RECORD]),
         ("the source is open for writing again", lambda source, target, _: target.exists and Kills.is_watched(source)),
