@@ -24,7 +24,7 @@ def make(images, size, conf):
             with rbd.Image(pool, name) as image:
                 # No block twice: what is written is what is allocated, with a snapshot or without.
                 for index, block in enumerate(chance.sample(range(size // BLOCK), WRITES)):
-                    image.write(block * BLOCK, chance.randbytes(BLOCK))
+                    image.write(chance.randbytes(BLOCK), block * BLOCK)
                     written += BLOCK
                     if number % 3 == 0 and index == WRITES // 2:
                         image.create_snap("monday")
