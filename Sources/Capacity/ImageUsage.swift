@@ -74,12 +74,12 @@ package struct SnapshotUsage: Sendable, Equatable {
 /// What a pool says of itself.
 package struct PoolView: Sendable, Equatable {
     package let name: String
-    /// Bytes that clients have stored, of all applications.
-    package var stored: ByteCount
+    /// Bytes that clients have stored, of all applications. Nothing where the monitors don't tell.
+    package var stored: ByteCount?
     /// What that takes on the OSDs, copies and parity counted.
-    package var used: ByteCount
-    /// What clients can still store.
-    package var available: ByteCount
+    package var used: ByteCount?
+    /// What clients can still store, the quota left out.
+    package var available: ByteCount?
     /// Nothing without a quota.
     package var quota: ByteCount?
     /// "3 copies", "erasure-coded 4+2".
@@ -87,16 +87,16 @@ package struct PoolView: Sendable, Equatable {
     /// Bytes on the OSDs for each byte stored: 3 for three copies, 1.5 for 4+2.
     package var overhead: Double
 
-    package init(
-        name: String, stored: ByteCount, used: ByteCount, available: ByteCount, quota: ByteCount?, redundancy: String,
-        overhead: Double
-    ) {
+    package init(name: String, copies: Int) {
         self.name = name
-        self.stored = stored
-        self.used = used
-        self.available = available
-        self.quota = quota
-        self.redundancy = redundancy
-        self.overhead = overhead
+        redundancy = copies == 1 ? "1 copy" : "\(copies) copies"
+        overhead = Double(copies)
+    }
+
+    /// What clients can still store, as far as it is known.
+    package var room: ByteCount? {
+        let stored = stored ?? .zero
+        let left = quota.map { $0 > stored ? $0 - stored : .zero }
+        return [available, left].compactMap(\.self).min()
     }
 }

@@ -8,6 +8,11 @@ package struct CephDecoder {
 
     package init(_ bytes: some Collection<UInt8>) { self.bytes = ArraySlice(bytes) }
 
+    /// Bytes that weren't read yet.
+    package var count: Int { bytes.count }
+
+    package mutating func bytes(_ count: Int) throws(Malformed) -> [UInt8] { Array(try take(count)) }
+
     package mutating func integer<Value: FixedWidthInteger>(_: Value.Type = Value.self) throws(Malformed) -> Value {
         let taken = try take(MemoryLayout<Value>.size)
         return taken.reversed().reduce(0) { $0 << 8 | Value(truncatingIfNeeded: $1) }

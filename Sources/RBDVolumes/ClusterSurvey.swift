@@ -65,6 +65,7 @@ package struct ClusterSurvey: Sendable {
                 outcome.problems.append("pool \(place.pool.path): \(error.operation): \(error.reason)")
             }
         }
+        pools.formUnion(outcome.images.compactMap(\.dataPool))
         outcome.pools = await cluster.views(ofPools: pools)
         return outcome
     }
@@ -101,8 +102,12 @@ package struct ClusterSurvey: Sendable {
             case 0: places += try await namespaces(ofPool: name, isOptional: false)
             case 1: places.append(try await place(named: scope.names[0], ofPool: name))
             default:
-                let pool = try Pool(cluster, name: name, namespace: scope.names[0])
-                places.append(scope.names[1].isEmpty ? Place(pool: pool) : try await image(scope.names[1], in: pool))
+                if scope.names[1].isEmpty {
+                    places.append(try await namespace(scope.names[0], ofPool: name))
+                } else {
+                    let pool = try Pool(cluster, name: name, namespace: scope.names[0])
+                    places.append(try await image(scope.names[1], in: pool))
+                }
             }
         }
         return places
@@ -119,13 +124,30 @@ package struct ClusterSurvey: Sendable {
 
     /// POOL/NAME is an image if there is one of that name, and a namespace otherwise.
     private func place(named name: String, ofPool poolName: String) async throws(VolumeError) -> Place {
+        do throws(VolumeError) {
+            return try await image(name, in: try Pool(cluster, name: poolName, namespace: ""))
+        } catch let error where error.kind == .missing || error.kind == .forbidden {
+            // Who may see one namespace alone can't look for images beside it.
+            do throws(VolumeError) {
+                return try await namespace(name, ofPool: poolName)
+            } catch  where error.kind == .missing {
+                throw error
+            }
+        }
+    }
+
+    private func namespace(_ name: String, ofPool poolName: String) async throws(VolumeError) -> Place {
         let pool = try Pool(cluster, name: poolName, namespace: "")
         do throws(VolumeError) {
-            return try await image(name, in: pool)
-        } catch let missing where missing.kind == .missing {
-            guard try await pool.namespaces().contains(name) else { throw missing }
-            return Place(pool: try Pool(cluster, name: poolName, namespace: name))
+            guard try await pool.namespaces().contains(name) else {
+                throw VolumeError(
+                    ceph: -2, "rbd_namespace_list", on: "namespace \(name) of pool \(poolName)",
+                    advice: "'rbd namespace ls \(poolName)' lists them.")
+            }
+        } catch  where error.kind == .forbidden {
+            // The list is beside all namespaces; whether this one may be read shows when it is.
         }
+        return Place(pool: try Pool(cluster, name: poolName, namespace: name))
     }
 
     private func image(_ name: String, in pool: Pool) async throws(VolumeError) -> Place {

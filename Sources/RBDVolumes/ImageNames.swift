@@ -7,27 +7,17 @@ internal import Volumes
 extension Pool {
     /// The id that an image's name leads to when it is opened.
     func id(ofNamed name: String) async throws(VolumeError) -> String? {
-        let object = "rbd_id." + name
-        return try await blocking { () throws(VolumeError) in
-            var bytes = [UInt8](repeating: 0, count: 512)
-            let count = unsafe bytes.withUnsafeMutableBytes { buffer in
-                unsafe rados_read(
-                    self.handle, object, buffer.baseAddress?.assumingMemoryBound(to: CChar.self), buffer.count, 0)
-            }
-            if count == -2 { return nil }
-            try check(count, "rados_read", on: "object \(object)")
-            return Self.string(bytes.prefix(Int(count)))
-        }
+        try await ask("rbd_id." + name, ClassCall("get_id"))
     }
 
     /// The id that the directory has for a name.
     func idInDirectory(ofNamed name: String) async throws(VolumeError) -> String? {
-        try await askDirectory("dir_get_id", name)
+        try await ask("rbd_directory", ClassCall("dir_get_id", CephEncoder.string(name)))
     }
 
     /// The name that the directory has for an id.
     func nameInDirectory(ofImage id: String) async throws(VolumeError) -> String? {
-        try await askDirectory("dir_get_name", id)
+        try await ask("rbd_directory", ClassCall("dir_get_name", CephEncoder.string(id)))
     }
 
     func removeID(ofNamed name: String) async throws(VolumeError) {
@@ -53,31 +43,12 @@ extension Pool {
         return isThere
     }
 
-    private func askDirectory(_ method: String, _ key: String) async throws(VolumeError) -> String? {
-        try await blocking { () throws(VolumeError) in
-            let size = UInt32(key.utf8.count)
-            let question = (0..<4).map { UInt8(truncatingIfNeeded: size >> (8 * $0)) } + Array(key.utf8)
-            var answer = [UInt8](repeating: 0, count: 4096)
-            let count = unsafe question.withUnsafeBytes { question in
-                unsafe answer.withUnsafeMutableBytes { answer in
-                    unsafe rados_exec(
-                        self.handle, "rbd_directory", "rbd", method,
-                        question.baseAddress?.assumingMemoryBound(to: CChar.self), question.count,
-                        answer.baseAddress?.assumingMemoryBound(to: CChar.self), answer.count)
-                }
-            }
-            if count == -2 { return nil }
-            try check(count, method, on: "object rbd_directory of pool \(self.path)")
-            return Self.string(answer.prefix(Int(count)))
+    /// A method's answer that is a string; nothing if there is no such object, or no such name.
+    private func ask(_ object: String, _ call: ClassCall) async throws(VolumeError) -> String? {
+        guard let answer = try await self.call([call], on: object)?[0], answer.code != -2 else { return nil }
+        return try answer.decoded(of: object, in: self) { decoder throws(CephDecoder.Malformed) in
+            try decoder.string()
         }
-    }
-
-    /// A string as Ceph encodes it: its length (le32), then its bytes.
-    private static func string(_ bytes: ArraySlice<UInt8>) -> String? {
-        guard bytes.count >= 4 else { return nil }
-        let size = bytes.prefix(4).reversed().reduce(0) { $0 << 8 | Int($1) }
-        guard bytes.count >= 4 + size else { return nil }
-        return String(decoding: bytes.dropFirst(4).prefix(size), as: UTF8.self)
     }
 }
 

@@ -63,7 +63,7 @@ struct ImageSurvey: Sendable {
         }
         usage.means = isExact ? (found.isBySize ? .sizes : .extents) : (states.areKnown ? .objectMap : .objects)
         if states.areKnown { found.objects = states.written() }
-        let bytes = zip(found.objects, states.sizes).map { states.bytes(of: $0, size: $1) }
+        let bytes = found.objects.enumerated().map { states.bytes(of: $1, in: $0) }
         for (index, bytes) in bytes.dropLast().enumerated() { usage.snapshots[index].used = bytes }
         usage.used = bytes.reduce(.zero, +)
         if let parent = header.parent, parent.overlap > .zero {
@@ -109,7 +109,9 @@ struct ImageSurvey: Sendable {
                 found.isBySize = found.isBySize || object.isBySize
                 guard !states.areKnown else { continue }
                 if object.isInHead { found.inHead.insert(number) }
-                for state in object.writtenStates { found.objects[state].add(number, lastOf: states.count(of: state)) }
+                for state in object.writtenStates {
+                    found.objects[state].add(number, lastSet: states.lastSet(of: state))
+                }
             }
         }
         return found
@@ -118,25 +120,37 @@ struct ImageSurvey: Sendable {
     // MARK: Through librbd
 
     private func measureOldFormat(_ usage: inout ImageUsage) async throws(VolumeError) {
-        let isExact = isExact
-        let (size, listed, bytes) = try await slots.run { () throws(VolumeError) in
-            try await Image.with(usage.name, in: pool, title: usage.spec, for: .reading) { image throws(VolumeError) in
-                let size = try await image.size()
-                let snapshots = try await image.snapshots()
-                let whole = Extent(offset: .zero, length: size)
-                let extents = isExact ? try await image.diff(in: whole, since: nil, countsHoles: false) : nil
-                return (size, snapshots, extents?.total)
+        let (pool, name, title) = (pool, usage.name, usage.spec)
+        let (size, listed) = try await slots.run { () throws(VolumeError) in
+            try await Image.with(name, in: pool, title: title, for: .reading) { image throws(VolumeError) in
+                (try await image.size(), try await image.snapshots().map(\.snapshot))
+            }
+        }
+        func bytes(of state: Snapshot?, since base: Snapshot?) async throws(VolumeError) -> ByteCount {
+            try await slots.run { () throws(VolumeError) in
+                try await Image.with(name, in: pool, title: title, for: .reading, at: state) {
+                    image throws(VolumeError) in
+                    let whole = Extent(offset: .zero, length: state?.size ?? size)
+                    return try await image.diff(in: whole, since: base, countsHoles: false).total
+                }
             }
         }
         usage.provisioned = size
-        usage.snapshots = listed.map {
-            SnapshotUsage(id: $0.snapshot.id, name: $0.snapshot.name, size: $0.snapshot.size)
-        }
         usage.means = .diff
-        usage.head = bytes
-        if listed.isEmpty { usage.allocated = bytes }
-        usage.problem =
-            listed.isEmpty && isExact ? nil : "of an image of format 1 only the head can be measured, without --fast"
+        var (base, sum): (Snapshot?, ByteCount) = (nil, .zero)
+        for snapshot in listed {
+            var line = SnapshotUsage(id: snapshot.id, name: snapshot.name, size: snapshot.size)
+            let written = try await bytes(of: snapshot, since: base)
+            line.used = written
+            usage.snapshots.append(line)
+            sum += written
+            base = snapshot
+        }
+        sum += try await bytes(of: nil, since: base)
+        usage.used = sum
+        guard isExact else { return }
+        usage.allocated = sum
+        usage.head = base == nil ? sum : min(sum, try await bytes(of: nil, since: nil))
     }
 }
 

@@ -4,27 +4,10 @@ internal import Volumes
 
 extension Cluster {
     /// Asks the monitors.
-    /// - Returns: Nothing if they refuse.
+    /// - Returns: Nothing if they refuse, or don't know.
     func ask<Answer: Decodable & Sendable>(_ command: [String: String]) async -> Answer? {
-        // Of a pool that was just made they know nothing for a second or two.
-        for _ in 0..<50 {
-            do throws(VolumeError) {
-                return try await askOnce(command)
-            } catch  where error.kind == .missing {
-                try? await Task.sleep(for: .milliseconds(100))
-            } catch {
-                return nil
-            }
-        }
-        return nil
-    }
-
-    private func askOnce<Answer: Decodable & Sendable>(_ command: [String: String]) async throws(VolumeError) -> Answer
-    {
-        guard let json = try? JSONEncoder().encode(command) else {
-            throw VolumeError(.failed, "rados_mon_command", on: fsid, reason: "a command that can't be encoded")
-        }
-        return try await blocking { () throws(VolumeError) in
+        guard let json = try? JSONEncoder().encode(command) else { return nil }
+        return try? await blocking { () throws(VolumeError) in
             var output: UnsafeMutablePointer<CChar>?
             var length = 0
             let text = String(decoding: json, as: UTF8.self)

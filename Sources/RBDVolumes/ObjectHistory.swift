@@ -71,4 +71,34 @@ package struct ObjectHistory: Sendable, Equatable {
         if versions[index].id == Version.head { return snapshot > newestSnapshot ? index : nil }
         return versions[index].snapshots.contains(snapshot) ? index : nil
     }
+
+    /// Without the versions that none of these snapshots shows: what removed snapshots held stays until the OSDs get to
+    /// it, and is told of until then.
+    package func keeping(_ snapshots: Set<UInt64>) -> ObjectHistory {
+        var kept: [Version] = []
+        // What the version that was kept last shares with the one that comes next.
+        var shared: ExtentSet?
+        for version in versions {
+            let live = version.snapshots.filter(snapshots.contains)
+            let isKept = version.id == Version.head || !live.isEmpty
+            if isKept {
+                if let last = kept.popLast(), let shared {
+                    kept.append(Version(id: last.id, size: last.size, snapshots: last.snapshots, shared: shared))
+                }
+                kept.append(Version(id: version.id, size: version.size, snapshots: live, shared: version.shared))
+                shared = version.shared
+            } else {
+                shared = shared?.intersection(version.shared)
+            }
+        }
+        if let last = kept.popLast() {
+            // With nothing newer that is left, it shares with nothing.
+            let isLast = last.id == versions.last?.id
+            kept.append(
+                Version(
+                    id: last.id, size: last.size, snapshots: last.snapshots,
+                    shared: isLast ? last.shared : ExtentSet()))
+        }
+        return ObjectHistory(versions: kept, newestSnapshot: newestSnapshot)
+    }
 }

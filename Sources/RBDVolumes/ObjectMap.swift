@@ -114,66 +114,42 @@ extension ObjectMap {
 
     /// - Returns: Nothing if the bytes aren't an object map of this version, or its sums are wrong.
     package init?(encoded bytes: [UInt8]) {
-        var reader = LittleEndianReader(bytes)
-        guard let headerLength = reader.uint32(), let header = reader.bytes(Int(headerLength)) else { return nil }
-        var inner = LittleEndianReader(header)
-        guard inner.uint8() == 1, inner.uint8() == 1, inner.uint32() == 8, let count = inner.uint64(),
-            count <= Self.most
-        else { return nil }
+        do throws(CephDecoder.Malformed) {
+            try self.init(decoding: CephDecoder(bytes))
+        } catch {
+            return nil
+        }
+    }
+
+    private init(decoding decoder: consuming CephDecoder) throws(CephDecoder.Malformed) {
+        let header = try decoder.bytes(Int(try decoder.integer(UInt32.self)))
+        var inner = CephDecoder(header)
+        let versions = (try inner.integer(UInt8.self), try inner.integer(UInt8.self))
+        let (length, count) = (try inner.integer(UInt32.self), try inner.integer(UInt64.self))
         // Before memory is taken for as many: they must be there.
-        guard reader.remaining >= (Int(count) + 3) / 4 else { return nil }
+        guard versions == (1, 1), length == 8, count <= Self.most, decoder.count >= (Int(count) + 3) / 4 else {
+            throw CephDecoder.Malformed()
+        }
         self.init(count: Int(count))
-        guard let bits = reader.bytes(bits.count), let footerLength = reader.uint32(),
-            let footer = reader.bytes(Int(footerLength))
-        else { return nil }
-        self.bits = bits
-        guard footer == self.footer(header: header) else { return nil }
+        bits = try decoder.bytes(bits.count)
+        guard try decoder.bytes(Int(try decoder.integer(UInt32.self))) == footer(header: header) else {
+            throw CephDecoder.Malformed()
+        }
         clearPadding()
     }
 
     package func encoded() -> [UInt8] {
-        var header: [UInt8] = [1, 1]
-        header.append(littleEndian: UInt32(8))
-        header.append(littleEndian: UInt64(count))
-        var bytes: [UInt8] = []
-        bytes.append(littleEndian: UInt32(header.count))
-        bytes += header + bits
+        let header = [1, 1] + CephEncoder.integer(UInt32(8)) + CephEncoder.integer(UInt64(count))
         let footer = footer(header: header)
-        bytes.append(littleEndian: UInt32(footer.count))
-        return bytes + footer
+        return CephEncoder.integer(UInt32(header.count)) + header + bits
+            + CephEncoder.integer(UInt32(footer.count)) + footer
     }
 
     private func footer(header: [UInt8]) -> [UInt8] {
-        var footer: [UInt8] = []
-        footer.append(littleEndian: crc32c(header, seed: 0))
-        let blocks = stride(from: 0, to: bits.count, by: Self.blockBytes)
-        footer.append(littleEndian: UInt32(Array(blocks).count))
-        for block in blocks {
-            footer.append(littleEndian: crc32c(bits[block..<min(block + Self.blockBytes, bits.count)], seed: 0))
+        let sums = stride(from: 0, to: bits.count, by: Self.blockBytes).map { block in
+            crc32c(bits[block..<min(block + Self.blockBytes, bits.count)], seed: 0)
         }
-        return footer
+        return CephEncoder.integer(crc32c(header, seed: 0)) + CephEncoder.integer(UInt32(sums.count))
+            + sums.flatMap { CephEncoder.integer($0) }
     }
-}
-
-extension [UInt8] {
-    fileprivate mutating func append(littleEndian value: some FixedWidthInteger) {
-        for shift in stride(from: 0, to: value.bitWidth, by: 8) { append(UInt8(truncatingIfNeeded: value >> shift)) }
-    }
-}
-
-private struct LittleEndianReader {
-    private var rest: ArraySlice<UInt8>
-
-    init(_ bytes: [UInt8]) { rest = bytes[...] }
-
-    var remaining: Int { rest.count }
-
-    mutating func bytes(_ count: Int) -> [UInt8]? {
-        guard count >= 0, count <= rest.count else { return nil }
-        defer { rest = rest.dropFirst(count) }
-        return Array(rest.prefix(count))
-    }
-    mutating func uint8() -> UInt8? { bytes(1)?[0] }
-    mutating func uint32() -> UInt32? { bytes(4)?.reversed().reduce(0) { $0 << 8 | UInt32($1) } }
-    mutating func uint64() -> UInt64? { bytes(8)?.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
 }

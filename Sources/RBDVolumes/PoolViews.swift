@@ -5,48 +5,60 @@ internal import Volumes
 
 extension Cluster {
     /// What the monitors say of pools.
-    /// - Returns: Nothing if they refuse to tell.
+    /// - Returns: Nothing of those of which they refuse to tell.
     func views(ofPools names: Set<String>) async -> [PoolView] {
+        struct Pool: Decodable {
+            let pool_name: String
+            let size: Int
+            let erasure_code_profile: String?
+            let quota_max_bytes: UInt64
+        }
+        let pools: [Pool]? = await ask(["prefix": "osd pool ls", "detail": "detail", "format": "json"])
+        let usage = await usage()
+        var views: [PoolView] = []
+        for pool in pools ?? [] where names.contains(pool.pool_name) {
+            var view = PoolView(name: pool.pool_name, copies: pool.size)
+            view.quota = pool.quota_max_bytes > 0 ? ByteCount(pool.quota_max_bytes) : nil
+            if let profile = pool.erasure_code_profile, !profile.isEmpty, let code = await erasureCode(profile) {
+                view.redundancy = "erasure-coded \(code.data)+\(code.parity)"
+                view.overhead = Double(code.data + code.parity) / Double(code.data)
+            }
+            // Of a pool that was just made they know no figures yet.
+            if let stats = usage[pool.pool_name] {
+                view.stored = ByteCount(stats.stored ?? stats.bytes_used)
+                view.used = ByteCount(stats.bytes_used)
+                view.available = ByteCount(stats.max_avail)
+            }
+            views.append(view)
+        }
+        return views
+    }
+
+    private struct Stats: Decodable, Sendable {
+        let stored: UInt64?
+        let bytes_used: UInt64
+        let max_avail: UInt64
+    }
+
+    /// By pool.
+    private func usage() async -> [String: Stats] {
         struct Usage: Decodable {
             struct Pool: Decodable {
-                struct Stats: Decodable {
-                    let stored: UInt64?
-                    let bytes_used: UInt64
-                    let max_avail: UInt64
-                }
                 let name: String
                 let stats: Stats
             }
             let pools: [Pool]
         }
-        struct Map: Decodable {
-            struct Pool: Decodable {
-                let pool_name: String
-                let size: Int
-                let erasure_code_profile: String?
-                let quota_max_bytes: UInt64
-            }
-            let pools: [Pool]
-            let erasure_code_profiles: [String: [String: String]]?
-        }
-        guard let usage: Usage = await ask(["prefix": "df", "format": "json"]) else { return [] }
-        let map: Map? = await ask(["prefix": "osd dump", "format": "json"])
-        return usage.pools.filter { names.contains($0.name) }.map { pool in
-            let entry = map?.pools.first { $0.pool_name == pool.name }
-            let profile = entry?.erasure_code_profile.flatMap { map?.erasure_code_profiles?[$0] }
-            var redundancy = entry.map { $0.size == 1 ? "1 copy" : "\($0.size) copies" } ?? ""
-            var overhead = Double(entry?.size ?? 1)
-            if let data = profile?["k"].flatMap(Double.init), let parity = profile?["m"].flatMap(Double.init), data > 0
-            {
-                redundancy = "erasure-coded \(Int(data))+\(Int(parity))"
-                overhead = (data + parity) / data
-            }
-            return PoolView(
-                name: pool.name, stored: ByteCount(pool.stats.stored ?? pool.stats.bytes_used),
-                used: ByteCount(pool.stats.bytes_used), available: ByteCount(pool.stats.max_avail),
-                quota: entry.flatMap { $0.quota_max_bytes > 0 ? ByteCount($0.quota_max_bytes) : nil },
-                redundancy: redundancy, overhead: overhead)
-        }
+        let usage: Usage? = await ask(["prefix": "df", "format": "json"])
+        return Dictionary((usage?.pools ?? []).map { ($0.name, $0.stats) }) { first, _ in first }
+    }
+
+    private func erasureCode(_ profile: String) async -> (data: Int, parity: Int)? {
+        let fields: [String: String]? = await ask(
+            ["prefix": "osd erasure-code-profile get", "name": profile, "format": "json"])
+        guard let data = fields?["k"].flatMap({ Int($0) }), let parity = fields?["m"].flatMap({ Int($0) }), data > 0
+        else { return nil }
+        return (data, parity)
     }
 
     /// The pools that are marked as RBD's (`ceph osd pool application enable`).

@@ -1,3 +1,4 @@
+internal import Capacity
 internal import CCeph
 internal import Foundation
 package import Volumes
@@ -77,7 +78,7 @@ extension RBDTarget {
                         remedy: "Give it 'osd \"profile rbd pool=\(pool.name)\"' (Docs/Operations.md)."))
             }
         }
-        if let available = await data.available(), available < room {
+        if let available = await cluster.views(ofPools: [data.name]).first?.room, available < room {
             found.append(
                 Obstacle(
                     .full, "pool \(data.name) has room for \(available.bytes) bytes; \(room.bytes) are to be written",
@@ -95,32 +96,5 @@ extension Pool {
             try check(code, "rbd_namespace_exists", on: "pool \(self.path)")
             return exists
         }
-    }
-
-    /// Bytes that can still be written to the pool: what its OSDs hold, less what its quota forbids.
-    /// - Returns: Nothing if this user may not ask the monitors.
-    fileprivate func available() async -> ByteCount? {
-        struct Usage: Decodable {
-            struct Pool: Decodable {
-                struct Stats: Decodable {
-                    let max_avail: UInt64
-                    let stored: UInt64?
-                    let bytes_used: UInt64
-                }
-                let name: String
-                let stats: Stats
-            }
-            let pools: [Pool]
-        }
-        struct Quota: Decodable { let quota_max_bytes: UInt64 }
-        guard let quota: Quota = await cluster.ask(["prefix": "osd pool get-quota", "pool": name, "format": "json"])
-        else { return nil }
-        let usage: Usage? = await cluster.ask(["prefix": "df", "format": "json"])
-        // A pool that was just made has no figures yet, but may have a quota.
-        let stats = usage?.pools.first { $0.name == name }?.stats
-        let limit = quota.quota_max_bytes
-        guard limit > 0 else { return (stats?.max_avail).map { ByteCount($0) } }
-        let stored = stats.map { $0.stored ?? $0.bytes_used } ?? 0
-        return ByteCount(min(stats?.max_avail ?? limit, limit > stored ? limit - stored : 0))
     }
 }

@@ -43,18 +43,30 @@ struct States: Sendable {
 
     /// How many objects were written for each state, as the object maps say.
     func written() -> [ObjectCount] {
-        (maps ?? []).map { map in
-            let isLastWritten = map.count > 0 && [.exists, .pending].contains(map[map.count - 1])
-            return ObjectCount(count: map.count(in: [.exists, .pending]), hasLast: isLastWritten)
+        (maps ?? []).enumerated().map { state, map in
+            let states: Set<ObjectMap.State> = [.exists, .pending]
+            let last = lastSet(of: state)
+            return ObjectCount(
+                count: map.count(in: states),
+                inLastSet: last.clamped(to: 0..<map.count).filter { states.contains(map[$0]) })
         }
     }
 
-    /// As `rbd du` counts them: whole objects, but no more than the image has bytes.
-    func bytes(of objects: ObjectCount, size: ByteCount) -> ByteCount {
-        let whole = ByteCount(UInt64(objects.count) * striping.objectSize)
-        let past = ByteCount(UInt64(striping.objectCount(of: size)) * striping.objectSize) - size
-        // Of striped images any object of the last set may be cut.
-        return objects.hasLast && striping.count == 1 ? whole - past : whole
+    /// The objects that may be cut by the end of the image.
+    func lastSet(of state: Int) -> Range<Int> {
+        let total = count(of: state)
+        let width = Int(striping.count)
+        return max(0, (total - 1) / width * width)..<total
+    }
+
+    /// As `rbd du` counts them: whole objects, but only the bytes that the image has.
+    func bytes(of objects: ObjectCount, in state: Int) -> ByteCount {
+        let whole = Extent(offset: .zero, length: ByteCount(striping.objectSize))
+        let image = Extent(offset: .zero, length: sizes[state])
+        return objects.inLastSet.reduce(ByteCount(UInt64(objects.count) * striping.objectSize)) { sum, number in
+            let within = ExtentSet(striping.imageExtents(of: whole, in: number)).intersection(image).total
+            return sum - (whole.length - within)
+        }
     }
 
     /// Where the head has no object of its own.
@@ -88,14 +100,14 @@ struct States: Sendable {
     }
 }
 
-/// How many objects, and whether the last that an image may have is among them.
+/// How many objects, and which of those that the image's end may cut.
 struct ObjectCount: Sendable, Equatable {
     var count = 0
-    var hasLast = false
+    var inLastSet: [Int] = []
 
-    mutating func add(_ number: Int, lastOf total: Int) {
+    mutating func add(_ number: Int, lastSet: Range<Int>) {
         count += 1
-        if number == total - 1 { hasLast = true }
+        if lastSet.contains(number) { inLastSet.append(number) }
     }
 }
 
@@ -132,10 +144,10 @@ struct ObjectReader: Sendable {
         // One question is enough for an object without older versions.
         if snapshots.isEmpty, areKnown {
             if let extents = try await head.allocated(of: number) {
-                return Answer(usage: ObjectUsage(head: extents.total), isInHead: !extents.isEmpty)
+                return Answer(usage: ObjectUsage(head: extents), isInHead: !extents.isEmpty)
             }
         }
-        guard let history = try await histories.history(of: number) else { return Answer() }
+        guard let history = try await histories.history(of: number)?.keeping(Set(snapshots)) else { return Answer() }
         var answer = Answer()
         answer.isInHead = history.versions.last?.id == ObjectHistory.Version.head
         if !areKnown {
@@ -149,13 +161,7 @@ struct ObjectReader: Sendable {
         var extents: [ExtentSet] = []
         for version in history.versions {
             let whole = ExtentSet([Extent(offset: .zero, length: version.size)])
-            let isHead = version.id == ObjectHistory.Version.head
-            // What no snapshot shows any more is being given back.
-            let view = isHead ? head : version.snapshots.lazy.compactMap { views[$0] }.first
-            guard let view, !whole.subtracting(version.shared).isEmpty || isHead else {
-                extents.append(ExtentSet())
-                continue
-            }
+            let view = version.snapshots.lazy.compactMap { views[$0] }.first ?? head
             if let told = try await view.allocated(of: number) {
                 extents.append(told)
             } else {

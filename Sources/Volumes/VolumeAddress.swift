@@ -200,6 +200,12 @@ extension RBDAddress {
         let fields = try fields(of: text) { why in
             .init(description: "\(why); write rbd:POOL[/NAMESPACE][/IMAGE][:conf=PATH][:id=NAME][:keyring=PATH]")
         }
+        guard !fields.path.contains(where: { split($0[...], at: "@").count > 1 }) else {
+            throw VolumeAddress.ParseError(
+                description:
+                    "'rbd:\(fields.path.joined(separator: "/"))': a snapshot is shown with its image; an '@' in a name is written \\@"
+            )
+        }
         let names = fields.path.map { unescaped($0) }
         return (
             names,

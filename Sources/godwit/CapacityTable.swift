@@ -48,7 +48,7 @@ struct CapacityTable {
             rows.append((image.title, columns.map { figure($0.figure(image), image) }, note(on: image)))
             guard withSnapshots else { continue }
             for snapshot in image.snapshots {
-                rows.append(("  @\(snapshot.name)", columns.map { figure($0.ofSnapshot(snapshot)) }, ""))
+                rows.append(("  @\(snapshot.name.printable)", columns.map { figure($0.ofSnapshot(snapshot)) }, ""))
             }
         }
         let images = rows.count
@@ -63,17 +63,22 @@ struct CapacityTable {
             max(column.title.count, rows.map { $0.figures[index].count }.max() ?? 0)
         }
         let taken = widths.reduce(0) { $0 + $1 + 2 }
-        let longest = max("NAME".count, rows.map(\.name.count).max() ?? 0)
+        let longest = max("NAME".count, rows.map(\.name.columns).max() ?? 0)
         let nameWidth = width.map { min(longest, max(16, $0 - taken - 1)) } ?? longest
+        let longestNote = width.map { max(20, $0 - 3) } ?? .max
         func line(_ name: String, _ figures: [String], _ note: String = "") -> String {
             let cells = zip(figures, widths).map { String(repeating: " ", count: $1 - $0.count + 2) + $0 }
-            return Self.fitted(name, to: nameWidth) + cells.joined() + (note.isEmpty ? "" : "\n  " + note) + "\n"
+            return Self.fitted(name, to: nameWidth) + cells.joined()
+                + Self.folded(note, to: longestNote).map { "\n  " + $0 }.joined() + "\n"
         }
         var text = line("NAME", columns.map(\.title))
         for row in rows[..<images] { text += line(row.name, row.figures, row.note) }
         if images > 0 { text += "\n" }
         for row in rows[images...] { text += line(row.name, row.figures) }
-        return text + (report.pools.isEmpty ? "" : "\n") + report.pools.map(describe).joined()
+        return text + (report.pools.isEmpty ? "" : "\n")
+            + report.pools.map { pool in
+                Self.folded(describe(pool), to: width.map { $0 - 1 } ?? .max).joined(separator: "\n  ") + "\n"
+            }.joined()
     }
 
     private func count(_ images: Int) -> String { images == 1 ? "1 image" : "\(images) images" }
@@ -86,10 +91,9 @@ struct CapacityTable {
 
     private func describe(_ pool: PoolView) -> String {
         var line = "pool \(pool.name): \(figure(pool.stored)) stored by all clients, \(figure(pool.used)) on the OSDs"
-        if !pool.redundancy.isEmpty { line += " (\(pool.redundancy))" }
-        line += ", \(figure(pool.available)) available"
+        line += " (\(pool.redundancy)), \(figure(pool.available)) available"
         if let quota = pool.quota { line += ", quota \(figure(quota))" }
-        return line + "\n"
+        return line
     }
 
     private func figure(_ bytes: ByteCount?, _ image: ImageUsage? = nil) -> String {
@@ -99,9 +103,33 @@ struct CapacityTable {
 
     /// Filled up with spaces, or cut in the middle.
     private static func fitted(_ name: String, to width: Int) -> String {
-        guard name.count > width else { return name + String(repeating: " ", count: width - name.count) }
-        let kept = width - 1
-        return name.prefix(kept - kept / 2) + "…" + name.suffix(kept / 2)
+        guard name.columns > width else { return name + String(repeating: " ", count: width - name.columns) }
+        func cut(_ characters: some Sequence<Character>, to width: Int) -> [Character] {
+            var (kept, taken): ([Character], Int) = ([], 0)
+            for character in characters {
+                taken += String(character).columns
+                guard taken <= width else { break }
+                kept.append(character)
+            }
+            return kept
+        }
+        let end = cut(name.reversed(), to: (width - 1) / 2).reversed()
+        let begin = cut(name, to: width - 1 - String(end).columns)
+        let text = String(begin) + "…" + String(end)
+        return text + String(repeating: " ", count: width - text.columns)
+    }
+
+    /// Broken between words; what is no line is none.
+    private static func folded(_ text: String, to width: Int) -> [String] {
+        var lines: [String] = []
+        for word in text.split(separator: " ") {
+            if let last = lines.last, last.columns + 1 + String(word).columns <= width {
+                lines[lines.count - 1] += " " + word
+            } else {
+                lines.append(String(word))
+            }
+        }
+        return lines
     }
 
     // MARK: For programs (RFC 4180)
@@ -145,7 +173,7 @@ struct CapacityTable {
 }
 
 extension ImageUsage {
-    fileprivate var title: String { isInTrash ? "\(spec) (trash)" : spec }
+    fileprivate var title: String { isInTrash ? "\(spec.printable) (trash)" : spec.printable }
 }
 
 /// A capacity report for programs.
@@ -222,8 +250,8 @@ struct CapacityJSON: Encodable {
         pools = names.map { name in
             let view = report.pools.first { $0.name == name }
             return Pool(
-                pool: name, storedBytes: view?.stored.bytes, usedBytes: view?.used.bytes,
-                availableBytes: view?.available.bytes, quotaBytes: view?.quota?.bytes, redundancy: view?.redundancy,
+                pool: name, storedBytes: view?.stored?.bytes, usedBytes: view?.used?.bytes,
+                availableBytes: view?.available?.bytes, quotaBytes: view?.quota?.bytes, redundancy: view?.redundancy,
                 overhead: view?.overhead, totals: Totals(report.totals(ofPool: name), isExact: isExact),
                 namespaces: report.places.filter { $0.place.pool == name }.map {
                     Namespace(namespace: $0.place.namespace, totals: Totals($0.totals, isExact: isExact))

@@ -10,8 +10,11 @@ struct ObjectUsageTests {
     }
 
     @Test func `without snapshots all is the head's`() {
-        let usage = ObjectUsage(head: ByteCount(4096))
-        #expect(usage.all == ByteCount(4096))
+        // Two bytes, in two blocks.
+        let usage = ObjectUsage(
+            head: ExtentSet([Extent(offset: ByteOffset(4095), length: ByteCount(2))]))
+        #expect(usage.head == ByteCount(8192))
+        #expect(usage.all == ByteCount(8192))
         #expect(usage.alone.isEmpty)
     }
 
@@ -29,6 +32,41 @@ struct ObjectUsageTests {
         #expect(usage.head == ByteCount(8 * 4096))
         #expect(usage.all == ByteCount(9 * 4096))
         #expect(usage.alone == [1: ByteCount(4096)])
+    }
+
+    @Test func `a byte that was overwritten takes a block`() {
+        let history = ObjectHistory(
+            versions: [
+                .init(
+                    id: 1, size: ByteCount(8 * 4096), snapshots: [1],
+                    shared: ExtentSet([
+                        Extent(offset: .zero, length: ByteCount(5000)),
+                        Extent(offset: ByteOffset(5001), length: ByteCount(8 * 4096 - 5001)),
+                    ])),
+                .init(id: ObjectHistory.Version.head, size: ByteCount(8 * 4096), snapshots: [], shared: ExtentSet()),
+            ], newestSnapshot: 1)
+        let whole = ExtentSet([Self.extent(0, 8)])
+        let usage = ObjectUsage(history, allocated: [whole, whole])
+        #expect(usage.all == ByteCount(9 * 4096))
+        #expect(usage.alone == [1: ByteCount(4096)])
+    }
+
+    @Test func `versions of removed snapshots are passed over`() {
+        func version(_ id: UInt64, _ snapshots: [UInt64], shared: [Extent]) -> ObjectHistory.Version {
+            .init(id: id, size: ByteCount(8 * 4096), snapshots: snapshots, shared: ExtentSet(shared))
+        }
+        let history = ObjectHistory(
+            versions: [
+                version(2, [1, 2], shared: [Self.extent(0, 4)]), version(3, [3], shared: [Self.extent(2, 6)]),
+                version(4, [4], shared: [Self.extent(0, 8)]), version(ObjectHistory.Version.head, [], shared: []),
+            ], newestSnapshot: 4)
+        #expect(
+            history.keeping([1, 4]).versions == [
+                version(2, [1], shared: [Self.extent(2, 2)]), version(4, [4], shared: [Self.extent(0, 8)]),
+                version(ObjectHistory.Version.head, [], shared: []),
+            ])
+        #expect(history.keeping([1, 2, 3, 4]) == history)
+        #expect(history.keeping([]).versions.map(\.id) == [ObjectHistory.Version.head])
     }
 
     /// A random history of one object, by blocks: each write gives a block a new number, and a version holds the
@@ -58,10 +96,8 @@ struct ObjectUsageTests {
                 }
             }
         }
-        // Some snapshots are removed; a version that none shows is gone.
+        // Some snapshots are removed, and their versions told of still.
         let removed = Set((1...max(1, snapshot)).filter { _ in random.next() % 3 == 0 })
-        versions = versions.map { ($0.snapshots.filter { !removed.contains($0) }, $0.blocks) }
-            .filter { !$0.snapshots.isEmpty }
         let states = versions + [(pending, head)]
 
         func extents(_ blocks: [Int?]) -> ExtentSet {
@@ -79,8 +115,11 @@ struct ObjectUsageTests {
                 return .init(
                     id: next == nil ? ObjectHistory.Version.head : state.snapshots.max()!, size: size(state.blocks),
                     snapshots: state.snapshots, shared: shared ?? ExtentSet())
-            }, newestSnapshot: snapshot)
-        let usage = ObjectUsage(history, allocated: states.map { extents($0.blocks) })
+            }, newestSnapshot: snapshot
+        ).keeping(Set(versions.flatMap(\.snapshots)).subtracting(removed))
+        versions = versions.map { ($0.snapshots.filter { !removed.contains($0) }, $0.blocks) }
+            .filter { !$0.snapshots.isEmpty }
+        let usage = ObjectUsage(history, allocated: (versions.map(\.blocks) + [head]).map(extents))
 
         func held(without gone: UInt64?) -> Int {
             var numbers = Set(head.compactMap(\.self))

@@ -6,6 +6,7 @@ struct RBDScopeTests {
         arguments: [
             ("rbd:fast", "fast", []), ("rbd:fast/team", "fast", ["team"]), ("rbd:fast/team/v", "fast", ["team", "v"]),
             ("rbd:fast/team/", "fast", ["team", ""]), (#"rbd:fast/a\/b"#, "fast", ["a/b"]), ("rbd:", nil, []),
+            (#"rbd:fast/a\@b"#, "fast", ["a@b"]),
         ] as [(String, String?, [String])])
     func `a pool, and what is in it`(text: String, pool: String?, names: [String]) throws {
         let scope = try RBDScope(text)
@@ -22,7 +23,9 @@ struct RBDScopeTests {
         #expect(try RBDScope("rbd::id=reader").pool == nil)
     }
 
-    @Test(arguments: ["fast", "file:/x", "rbd:a/b/c/d", "rbd:a//c", "rbd:a:conf", "rbd:a:what=1", "rbd:a\0"])
+    @Test(arguments: [
+        "fast", "file:/x", "rbd:a/b/c/d", "rbd:a/b@c", "rbd:a//c", "rbd:a:conf", "rbd:a:what=1", "rbd:a\0",
+    ])
     func `what is none is refused`(text: String) {
         #expect(throws: VolumeAddress.ParseError.self) { _ = try RBDScope(text) }
     }

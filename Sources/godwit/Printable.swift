@@ -1,0 +1,33 @@
+extension String {
+    /// What is no control character; those are shown as JSON would write them, so that no name is a command to the
+    /// terminal.
+    var printable: String {
+        var text = ""
+        for scalar in unicodeScalars {
+            if scalar.properties.generalCategory == .control {
+                let digits = String(scalar.value, radix: 16)
+                text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            } else {
+                text.unicodeScalars.append(scalar)
+            }
+        }
+        return text
+    }
+
+    /// How many columns of a terminal it takes: the wide letters of Unicode's annex 11 take two, marks none.
+    var columns: Int { unicodeScalars.reduce(0) { $0 + $1.columns } }
+}
+
+extension Unicode.Scalar {
+    private static let wide: [ClosedRange<UInt32>] = [
+        0x1100...0x115F, 0x2E80...0x303E, 0x3041...0xA4CF, 0xA960...0xA97F, 0xAC00...0xD7A3, 0xF900...0xFAFF,
+        0xFE30...0xFE6F, 0xFF00...0xFF60, 0xFFE0...0xFFE6, 0x1F300...0x1F64F, 0x1F900...0x1FAFF, 0x20000...0x3FFFD,
+    ]
+
+    fileprivate var columns: Int {
+        switch properties.generalCategory {
+        case .nonspacingMark, .enclosingMark, .format: 0
+        default: Self.wide.contains { $0.contains(value) } ? 2 : 1
+        }
+    }
+}
