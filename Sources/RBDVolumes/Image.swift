@@ -331,6 +331,9 @@ struct Features: OptionSet, Sendable {
     static let migrating = Features(rawValue: 1 << 9)
     static let nonPrimary = Features(rawValue: 1 << 10)
 
+    /// `RBD_FLAG_FAST_DIFF_INVALID` (rbd/features.h).
+    static let fastDiffInvalid: UInt64 = 1 << 1
+
     static let names: [(feature: Features, name: String)] = [
         (.layering, "layering"), (.striping, "striping"), (.exclusiveLock, "exclusive-lock"),
         (.objectMap, "object-map"), (.fastDiff, "fast-diff"), (.deepFlatten, "deep-flatten"),

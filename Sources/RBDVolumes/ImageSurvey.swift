@@ -61,8 +61,8 @@ struct ImageSurvey: Sendable {
                 usage.snapshots[index].alone = found.usage.alone[usage.snapshots[index].id] ?? .zero
             }
         }
-        usage.means = isExact ? (found.isBySize ? .sizes : .extents) : (states.areKnown ? .objectMap : .objects)
-        if states.areKnown { found.objects = states.written() }
+        usage.means = isExact ? (found.isBySize ? .sizes : .extents) : (states.tellWritten ? .objectMap : .objects)
+        if states.tellWritten { found.objects = states.written() }
         let bytes = found.objects.enumerated().map { states.bytes(of: $1, in: $0) }
         for (index, bytes) in bytes.dropLast().enumerated() { usage.snapshots[index].used = bytes }
         usage.used = bytes.reduce(.zero, +)
@@ -97,7 +97,7 @@ struct ImageSurvey: Sendable {
 
     private func measure(_ states: States, _ data: DataObjects) async throws(VolumeError) -> Found {
         var found = Found(objects: states.sizes.map { _ in ObjectCount() })
-        guard isExact || !states.areKnown else { return found }
+        guard isExact || !states.tellWritten else { return found }
         let reader = try ObjectReader(data, states, isExact: isExact)
         for runs in states.candidates(inBatchesOf: Self.batch) {
             let slots = slots
@@ -107,8 +107,8 @@ struct ImageSurvey: Sendable {
             for (number, object) in batch {
                 found.usage += object.usage
                 found.isBySize = found.isBySize || object.isBySize
-                guard !states.areKnown else { continue }
-                if object.isInHead { found.inHead.insert(number) }
+                guard !states.tellWritten else { continue }
+                if object.isInHead, !states.areKnown { found.inHead.insert(number) }
                 for state in object.writtenStates {
                     found.objects[state].add(number, lastSet: states.lastSet(of: state))
                 }

@@ -10,8 +10,14 @@ struct States: Sendable {
     let snapshots: [UInt64]
     /// One for each state; nothing where one of them can't be believed.
     private let maps: [ObjectMap]?
+    /// Whether the maps also tell which objects were written for each state. Without a valid fast diff librbd marks no
+    /// object as unchanged since a snapshot.
+    let tellWritten: Bool
 
     init(_ header: ImageHeader, _ maps: [ObjectMap]?) {
+        let flags = header.snapshots.map(\.flags) + [header.flags]
+        let isDiffValid = header.features.contains(.fastDiff) && flags.allSatisfy { $0 & Features.fastDiffInvalid == 0 }
+        tellWritten = maps != nil && (header.snapshots.isEmpty || isDiffValid)
         striping = header.striping
         sizes = header.snapshots.map(\.size) + [header.size]
         snapshots = header.snapshots.map(\.id)
@@ -119,7 +125,7 @@ struct ObjectReader: Sendable {
     private let head: DataObjects
     private let snapshots: [UInt64]
     private let isExact: Bool
-    private let areKnown: Bool
+    private let tellWritten: Bool
 
     struct Answer: Sendable {
         var usage = ObjectUsage()
@@ -137,12 +143,12 @@ struct ObjectReader: Sendable {
         self.views = views
         snapshots = states.snapshots
         self.isExact = isExact
-        areKnown = states.areKnown
+        tellWritten = states.tellWritten
     }
 
     func ask(_ number: Int) async throws(VolumeError) -> Answer {
         // One question is enough for an object without older versions.
-        if snapshots.isEmpty, areKnown {
+        if snapshots.isEmpty, tellWritten {
             if let extents = try await head.allocated(of: number) {
                 return Answer(usage: ObjectUsage(head: extents), isInHead: !extents.isEmpty)
             }
@@ -150,7 +156,7 @@ struct ObjectReader: Sendable {
         guard let history = try await histories.history(of: number)?.keeping(Set(snapshots)) else { return Answer() }
         var answer = Answer()
         answer.isInHead = history.versions.last?.id == ObjectHistory.Version.head
-        if !areKnown {
+        if !tellWritten {
             let bases = [nil] + snapshots.map { $0 as UInt64? }
             let goals = snapshots.map { $0 as UInt64? } + [nil]
             for (state, (base, goal)) in zip(bases, goals).enumerated() {
