@@ -82,14 +82,16 @@ final class ImageReader: VolumeReader {
 
 extension Image {
     /// What librbd says is allocated in `range`, its parent's bytes included, or was written since `base`.
-    /// - Parameter countsHoles: Whether what was made a hole since `base` is told, too.
+    /// - Parameters:
+    ///   - countsHoles: Whether what was made a hole since `base` is told, too.
+    ///   - wholeObjects: Whether an object counts in full that has any byte.
     func diff(
-        in range: Extent, since base: Snapshot?, countsHoles: Bool
+        in range: Extent, since base: Snapshot?, countsHoles: Bool, wholeObjects: Bool = false
     ) async throws(VolumeError) -> ExtentSet {
         try await blocking { () throws(VolumeError) in
             let found = DiffFound(countsHoles: countsHoles)
             let code = unsafe rbd_diff_iterate2(
-                self.handle, base?.name, range.offset.bytes, range.length.bytes, 1, 0, collectDiff,
+                self.handle, base?.name, range.offset.bytes, range.length.bytes, 1, wholeObjects ? 1 : 0, collectDiff,
                 Unmanaged.passUnretained(found).toOpaque())
             guard code >= 0 else { throw VolumeError(ceph: code, "rbd_diff_iterate2", on: self.title) }
             return ExtentSet(found.extents)

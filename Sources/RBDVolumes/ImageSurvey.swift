@@ -126,31 +126,36 @@ struct ImageSurvey: Sendable {
                 (try await image.size(), try await image.snapshots().map(\.snapshot))
             }
         }
-        func bytes(of state: Snapshot?, since base: Snapshot?) async throws(VolumeError) -> ByteCount {
+        func bytes(
+            of state: Snapshot?, since base: Snapshot?, wholeObjects: Bool
+        ) async throws(VolumeError) -> ByteCount {
             try await slots.run { () throws(VolumeError) in
                 try await Image.with(name, in: pool, title: title, for: .reading, at: state) {
                     image throws(VolumeError) in
                     let whole = Extent(offset: .zero, length: state?.size ?? size)
-                    return try await image.diff(in: whole, since: base, countsHoles: false).total
+                    return try await image.diff(
+                        in: whole, since: base, countsHoles: false, wholeObjects: wholeObjects
+                    ).total
                 }
             }
         }
         usage.provisioned = size
         usage.means = .diff
-        var (base, sum): (Snapshot?, ByteCount) = (nil, .zero)
-        for snapshot in listed {
-            var line = SnapshotUsage(id: snapshot.id, name: snapshot.name, size: snapshot.size)
-            let written = try await bytes(of: snapshot, since: base)
-            line.used = written
+        var (base, used, most): (Snapshot?, ByteCount, ByteCount) = (nil, .zero, .zero)
+        for state in listed.map({ $0 as Snapshot? }) + [nil] {
+            let whole = try await bytes(of: state, since: base, wholeObjects: true)
+            used += whole
+            if isExact { most += try await bytes(of: state, since: base, wholeObjects: false) }
+            guard let state else { continue }
+            var line = SnapshotUsage(id: state.id, name: state.name, size: state.size)
+            line.used = whole
             usage.snapshots.append(line)
-            sum += written
-            base = snapshot
+            base = state
         }
-        sum += try await bytes(of: nil, since: base)
-        usage.used = sum
+        usage.used = used
         guard isExact else { return }
-        usage.allocated = sum
-        usage.head = base == nil ? sum : min(sum, try await bytes(of: nil, since: nil))
+        usage.allocated = most
+        usage.head = min(most, try await bytes(of: nil, since: nil, wholeObjects: false))
     }
 }
 
