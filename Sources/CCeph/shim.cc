@@ -141,12 +141,15 @@ struct cceph_calls {
 cceph_calls *cceph_calls_new(void) { return new (std::nothrow) cceph_calls; }
 void cceph_calls_free(cceph_calls *calls) { delete calls; }
 
-void cceph_calls_add(cceph_calls *calls, const char *method, const uint8_t *input, size_t length) {
-  auto &answer = calls->answers.emplace_back();
-  bufferlist bytes;
-  bytes.append(reinterpret_cast<const char *>(input), static_cast<unsigned>(length));
-  calls->operation.exec("rbd", method, bytes, &answer.bytes, &answer.code);
-  calls->operation.set_op_flags2(LIBRADOS_OP_FLAG_FAILOK);
+int cceph_calls_add(cceph_calls *calls, const char *method, const uint8_t *input, size_t length) {
+  return guarded([&] {
+    auto &answer = calls->answers.emplace_back();
+    bufferlist bytes;
+    bytes.append(reinterpret_cast<const char *>(input), static_cast<unsigned>(length));
+    calls->operation.exec("rbd", method, bytes, &answer.bytes, &answer.code);
+    calls->operation.set_op_flags2(LIBRADOS_OP_FLAG_FAILOK);
+    return 0;
+  });
 }
 
 int cceph_calls_submit(rados_ioctx_t pool, const char *object, cceph_calls *calls, cceph_done done, void *context) {

@@ -19,8 +19,11 @@ package struct CephDecoder {
     }
 
     package mutating func string() throws(Malformed) -> String {
-        String(decoding: try take(Int(try integer(UInt32.self))), as: UTF8.self)
+        String(decoding: try byteString(), as: UTF8.self)
     }
+
+    /// A string as it is: not every name that Ceph knows is UTF-8.
+    package mutating func byteString() throws(Malformed) -> [UInt8] { try bytes(Int(try integer(UInt32.self))) }
 
     package mutating func list<Element>(
         _ element: (inout CephDecoder) throws(Malformed) -> Element
@@ -40,10 +43,13 @@ package struct CephDecoder {
     }
 
     /// A versioned structure: what a newer version has added at its end is skipped.
+    /// - Parameter known: The newest version that is understood; one that isn't compatible with it is refused.
     package mutating func structure<Value>(
+        known: UInt8 = 1,
         _ fields: (inout CephDecoder) throws(Malformed) -> Value
     ) throws(Malformed) -> Value {
-        _ = try take(2)
+        _ = try integer(UInt8.self)
+        guard try integer(UInt8.self) <= known else { throw Malformed() }
         var inner = CephDecoder(try take(Int(try integer(UInt32.self))))
         return try fields(&inner)
     }
@@ -61,5 +67,6 @@ package enum CephEncoder {
         (0..<value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
     }
 
-    package static func string(_ text: String) -> [UInt8] { integer(UInt32(text.utf8.count)) + Array(text.utf8) }
+    package static func string(_ text: String) -> [UInt8] { byteString(Array(text.utf8)) }
+    package static func byteString(_ bytes: [UInt8]) -> [UInt8] { integer(UInt32(bytes.count)) + bytes }
 }

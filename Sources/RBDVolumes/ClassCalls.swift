@@ -1,7 +1,7 @@
 internal import CCeph
 internal import Volumes
 
-/// A read-only method of the object class "rbd" (src/cls/rbd/cls_rbd.cc), and what it takes.
+/// A method of the object class "rbd" (src/cls/rbd/cls_rbd.cc), and what it takes.
 struct ClassCall: Sendable {
     let method: String
     let input: [UInt8]
@@ -40,7 +40,10 @@ extension Pool {
             throw VolumeError(ceph: -12, "exec", on: "object \(object)")
         }
         defer { unsafe cceph_calls_free(batch) }
-        for call in calls { unsafe cceph_calls_add(batch, call.method, call.input, call.input.count) }
+        for call in calls {
+            unsafe try check(
+                cceph_calls_add(batch, call.method, call.input, call.input.count), "exec", on: "object \(object)")
+        }
         let code = unsafe await completed { done, context in
             unsafe cceph_calls_submit(handle, object, batch, done, context)
         }
@@ -60,11 +63,12 @@ extension Pool {
         try await blocking { () throws(VolumeError) in
             let operation = unsafe rados_create_write_op()
             defer { unsafe rados_release_write_op(operation) }
-            var result: Int32 = 0
+            // What was removed meanwhile isn't made anew.
+            unsafe rados_write_op_assert_exists(operation)
             unsafe call.input.withUnsafeBytes { buffer in
                 unsafe rados_write_op_exec(
                     operation, "rbd", call.method, buffer.baseAddress?.assumingMemoryBound(to: CChar.self),
-                    buffer.count, &result)
+                    buffer.count, nil)
             }
             unsafe try check(
                 rados_write_op_operate(operation, self.handle, object, nil, 0), call.method,

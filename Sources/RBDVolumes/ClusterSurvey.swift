@@ -40,14 +40,14 @@ package struct ClusterSurvey: Sendable {
         var outcome = Outcome()
         var pools: Set<String> = []
         var (done, known) = (0, 0)
-        var seen: Set<String> = []
+        var seen: Set<[UInt8]> = []
         for place in try await places(&outcome) {
             pools.insert(place.pool.name)
             let survey = ImageSurvey(pool: place.pool, isExact: isExact, slots: slots)
             do throws(VolumeError) {
                 try await images(of: place) { page throws(VolumeError) in
                     // An image may be named by several scopes.
-                    let page = page.filter { seen.insert("\(place.pool.path)/\($0.id ?? $0.name)").inserted }
+                    let page = page.filter { seen.insert($0.key(in: place.pool)).inserted }
                     known += page.count
                     looked(done, known)
                     for start in stride(from: 0, to: page.count, by: Self.imagesAtOnce) {

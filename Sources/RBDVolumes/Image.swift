@@ -134,7 +134,8 @@ extension Image {
     /// Which objects exist in this state; nothing if that can't be told without asking each.
     func objectMap() async throws(VolumeError) -> ObjectMap? {
         guard try await hasValidObjectMap() else { return nil }
-        return try await ObjectMapStore(pool: pool, imageID: try await imageID()).load(snapshot?.id)
+        return try await ObjectMapStore(pool: pool, imageID: try await imageID())
+            .load(snapshot?.id, objects: try await objectCount())
     }
 
     func objectCount() async throws(VolumeError) -> Int {
@@ -330,9 +331,6 @@ struct Features: OptionSet, Sendable {
     static let operations = Features(rawValue: 1 << 8)
     static let migrating = Features(rawValue: 1 << 9)
     static let nonPrimary = Features(rawValue: 1 << 10)
-
-    /// `RBD_FLAG_FAST_DIFF_INVALID` (rbd/features.h).
-    static let fastDiffInvalid: UInt64 = 1 << 1
 
     static let names: [(feature: Features, name: String)] = [
         (.layering, "layering"), (.striping, "striping"), (.exclusiveLock, "exclusive-lock"),

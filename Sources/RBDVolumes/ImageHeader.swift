@@ -2,7 +2,7 @@ internal import CCeph
 internal import Volumes
 
 /// An image of format 2 as its header object (`rbd_header.ID`) tells of it: all that is needed to find its objects,
-/// in two small operations, where librbd takes a dozen to open it.
+/// in one small operation, and another for its snapshots, where librbd takes a dozen to open it.
 struct ImageHeader: Sendable, Equatable {
     let id: String
     /// Of the head; bytes.
@@ -48,7 +48,6 @@ struct HeaderSnapshot: Sendable, Equatable {
     let name: String
     let kind: Kind
     let size: ByteCount
-    let isProtected: Bool
     let flags: UInt64
     /// How much of a parent shows; bytes.
     let overlap: ByteCount
@@ -56,6 +55,8 @@ struct HeaderSnapshot: Sendable, Equatable {
 }
 
 extension ImageHeader {
+    /// Beyond it numbers of objects could overflow.
+    fileprivate static let largest = ByteCount(1 << 62)
     /// As many snapshots are asked about in one operation.
     private static let snapshotsAtOnce = 32
     /// A snapshot that goes between two questions makes the first anew.
@@ -122,12 +123,20 @@ private struct Head {
         var head = Head()
         (head.objectSize, head.size) = try answer(0) { decoder throws(CephDecoder.Malformed) in
             let order = try decoder.integer(UInt8.self)
-            guard order < 64 else { throw CephDecoder.Malformed() }
+            // What librbd makes.
+            guard (12...25).contains(order) else { throw CephDecoder.Malformed() }
             return (ByteCount(1 << UInt64(order)), ByteCount(try decoder.integer(UInt64.self)))
         }
         head.objectPrefix = try answer(1) { decoder throws(CephDecoder.Malformed) in try decoder.string() }
-        head.features = Features(
-            bits: try answer(2) { decoder throws(CephDecoder.Malformed) in try decoder.integer(UInt64.self) })
+        let (features, incompatible) = try answer(2) { decoder throws(CephDecoder.Malformed) in
+            (try decoder.integer(UInt64.self), try decoder.integer(UInt64.self))
+        }
+        head.features = Features(bits: features)
+        guard Features(names: Features(bits: incompatible).names).rawValue == incompatible else {
+            throw VolumeError(
+                .unsupported, "exec", on: "object \(object) of pool \(pool.path)",
+                reason: "the image has a feature that this version doesn't know, and that it must know to read it")
+        }
         head.flags = try answer(3) { decoder throws(CephDecoder.Malformed) in try decoder.integer(UInt64.self) }
         head.snapshots = try answer(4) { decoder throws(CephDecoder.Malformed) in
             _ = try decoder.integer(UInt64.self)
@@ -147,7 +156,20 @@ private struct Head {
                 try ImageHeader.Parent(decoding: &decoder, overlap: overlap)
             }
         }
+        guard head.isPossible else {
+            throw VolumeError(
+                .damaged, "exec", on: "object \(object) of pool \(pool.path)", reason: "a layout that can't be")
+        }
         return head
+    }
+
+    /// Whether the layout can be reckoned with.
+    private var isPossible: Bool {
+        guard stripeCount > 0, stripeUnit > .zero, objectSize.bytes.isMultiple(of: stripeUnit.bytes) else {
+            return false
+        }
+        let set = objectSize.bytes.multipliedReportingOverflow(by: stripeCount)
+        return !set.overflow && set.partialValue < 1 << 48 && size <= ImageHeader.largest
     }
 }
 
@@ -171,7 +193,7 @@ extension HeaderSnapshot {
         _ ids: [UInt64], ofImage image: String, in pool: Pool
     ) async throws(VolumeError) -> [HeaderSnapshot] {
         let object = "rbd_header." + image
-        let methods = ["snapshot_get", "get_flags", "get_protection_status", "parent_overlap_get"]
+        let methods = ["snapshot_get", "get_flags", "parent_overlap_get"]
         let calls = ids.flatMap { id in methods.map { ClassCall($0, CephEncoder.integer(id)) } }
         guard let answers = try await pool.call(calls, on: object) else { return [] }
         var found: [HeaderSnapshot] = []
@@ -189,22 +211,19 @@ extension HeaderSnapshot {
             let flags = try own[1].decoded(of: object, in: pool) { decoder throws(CephDecoder.Malformed) in
                 try decoder.integer(UInt64.self)
             }
-            let protection = try own[2].decoded(of: object, in: pool) { decoder throws(CephDecoder.Malformed) in
-                try decoder.integer(UInt8.self)
+            guard size <= ImageHeader.largest else {
+                throw VolumeError(
+                    .damaged, "exec", on: "object \(object) of pool \(pool.path)", reason: "a snapshot's size can't be")
             }
-            let overlap = try own[3].decoded(of: object, in: pool) { decoder throws(CephDecoder.Malformed) in
+            let overlap = try own[2].decoded(of: object, in: pool) { decoder throws(CephDecoder.Malformed) in
                 try decoder.overlap()
             }
             found.append(
                 HeaderSnapshot(
-                    id: id, name: name, kind: kind, size: size, isProtected: protection == isProtectedStatus,
-                    flags: flags, overlap: overlap))
+                    id: id, name: name, kind: kind, size: size, flags: flags, overlap: overlap))
         }
         return found
     }
-
-    /// `RBD_PROTECTION_STATUS_PROTECTED` (include/rbd_types.h).
-    private static let isProtectedStatus: UInt8 = 2
 }
 
 extension HeaderSnapshot.Kind {

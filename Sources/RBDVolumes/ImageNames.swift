@@ -33,9 +33,7 @@ extension Pool {
     func isHalfRemoved(_ name: String) async throws(VolumeError) -> Bool {
         let removing = UInt8(RBD_TRASH_IMAGE_SOURCE_REMOVING.rawValue)
         var isThere = false
-        try await forEachPage("trash_list", on: "rbd_trash") { decoder throws(CephDecoder.Malformed) in
-            (key: try decoder.string(), value: try decoder.structure(TrashEntry.init(decoding:)))
-        } found: { page throws(VolumeError) in
+        try await forEachInTrash { page throws(VolumeError) in
             isThere =
                 isThere
                 || page.contains { $0.value.source == removing && $0.value.name.utf8.elementsEqual(name.utf8) }
@@ -71,8 +69,12 @@ extension RBDTarget {
 
     /// Whether anything at all has the unfinished target's name: an image that was being made or removed may not open.
     func hasUnfinishedName() async throws(VolumeError) -> Bool {
-        if try await pool.id(ofNamed: unfinishedName) != nil { return true }
-        if try await pool.idInDirectory(ofNamed: unfinishedName) != nil { return true }
+        if try await unfinishedID() != nil { return true }
         return try await pool.isHalfRemoved(unfinishedName)
+    }
+
+    func unfinishedID() async throws(VolumeError) -> String? {
+        if let id = try await pool.id(ofNamed: unfinishedName) { return id }
+        return try await pool.idInDirectory(ofNamed: unfinishedName)
     }
 }

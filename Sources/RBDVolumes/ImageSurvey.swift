@@ -34,7 +34,9 @@ struct ImageSurvey: Sendable {
                 return usage
             }
             try await measure(header, &usage)
-        } catch  where error.kind != .unreachable {
+        } catch {
+            // One object that doesn't answer is this image's misfortune; a cluster that doesn't is everybody's.
+            if error.kind == .unreachable, await !pool.cluster.answers { throw error }
             usage.problem = "\(error.operation): \(error.reason)"
         }
         return usage
@@ -74,11 +76,9 @@ struct ImageSurvey: Sendable {
 
     /// The object maps of all states, the head's last; nothing if one of them can't be believed.
     private func maps(of header: ImageHeader) async throws(VolumeError) -> [ObjectMap]? {
-        let store = ObjectMapStore(pool: pool, imageID: header.id)
         var maps: [ObjectMap] = []
-        for (id, flags) in header.snapshots.map({ ($0.id as UInt64?, $0.flags) }) + [(nil, header.flags)] {
-            guard header.hasValidObjectMap(flags) else { return nil }
-            let map = try await slots.run { () throws(VolumeError) in try await store.load(id) }
+        for id in header.snapshots.map({ $0.id as UInt64? }) + [nil] {
+            let map = try await slots.run { () throws(VolumeError) in try await pool.objectMap(of: id, header) }
             guard let map else { return nil }
             maps.append(map)
         }
@@ -92,23 +92,25 @@ struct ImageSurvey: Sendable {
         /// Objects written for each state.
         var objects: [ObjectCount]
         /// Objects of the head; kept only where no map tells.
-        var inHead: Set<Int> = []
+        var inHead: ObjectMap
     }
 
     private func measure(_ states: States, _ data: DataObjects) async throws(VolumeError) -> Found {
-        var found = Found(objects: states.sizes.map { _ in ObjectCount() })
+        let head = states.count(of: states.sizes.count - 1)
+        var found = Found(
+            objects: states.sizes.map { _ in ObjectCount() }, inHead: ObjectMap(count: states.areKnown ? 0 : head))
         guard isExact || !states.tellWritten else { return found }
         let reader = try ObjectReader(data, states, isExact: isExact)
-        for runs in states.candidates(inBatchesOf: Self.batch) {
+        for numbers in try states.candidates().batches(of: Self.batch) {
             let slots = slots
-            let batch = try await concurrently(runs, limit: Self.objectsAtOnce) { number throws(VolumeError) in
+            let batch = try await concurrently(numbers, limit: Self.objectsAtOnce) { number throws(VolumeError) in
                 (number, try await slots.run { () throws(VolumeError) in try await reader.ask(number) })
             }
             for (number, object) in batch {
                 found.usage += object.usage
                 found.isBySize = found.isBySize || object.isBySize
                 guard !states.tellWritten else { continue }
-                if object.isInHead, !states.areKnown { found.inHead.insert(number) }
+                if object.isInHead, !states.areKnown, number < found.inHead.count { found.inHead[number] = .exists }
                 for state in object.writtenStates {
                     found.objects[state].add(number, lastSet: states.lastSet(of: state))
                 }

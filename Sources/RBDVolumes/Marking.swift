@@ -1,3 +1,4 @@
+internal import CCeph
 internal import Foundation
 internal import Volumes
 
@@ -25,6 +26,14 @@ extension Image {
 
     /// Without complaint if there is none.
     func unmark(_ key: String) async throws(VolumeError) {
+        // By way of the journal, where there is one: a mirror may have copied the pair.
+        if try await features().contains(.journaling) {
+            do throws(VolumeError) {
+                unsafe try await call("rbd_metadata_remove") { unsafe rbd_metadata_remove($0, key) }
+            } catch  where error.kind == .missing {
+            }
+            return
+        }
         try await pool.change(
             "rbd_header." + (try await imageID()), ClassCall("metadata_remove", CephEncoder.string(key)))
     }

@@ -37,7 +37,7 @@ final class ObjectExtents: Sendable {
     func canTell() async throws(VolumeError) -> Bool {
         var sample = 0
         map?.existingRuns(with: nil) { if sample == 0 { sample = $0.lowerBound } }
-        return try await objects.allocated(of: sample) != nil
+        return try await objects.allocated(of: sample, upTo: ByteCount(striping.objectSize)) != nil
     }
 
     /// What is allocated in `range`, or what was written since `base`: holes that were made are told as well.
@@ -80,10 +80,10 @@ final class ObjectExtents: Sendable {
             case .removed: dirty = ExtentSet([whole])
             case .written(let written, _, didExist: true): dirty = written
             case .written(_, _, didExist: false):
-                dirty = try await objects.allocated(of: number) ?? ExtentSet([whole])
+                dirty = try await objects.allocated(of: number, upTo: whole.length) ?? ExtentSet([whole])
             }
         } else {
-            dirty = try await objects.allocated(of: number) ?? ExtentSet([whole])
+            dirty = try await objects.allocated(of: number, upTo: whole.length) ?? ExtentSet([whole])
         }
         return dirty.extents.flatMap { striping.imageExtents(of: $0, in: number) }
     }
@@ -92,10 +92,9 @@ final class ObjectExtents: Sendable {
 extension DataObjects {
     /// Which bytes of an object the OSD allocated; empty if it doesn't exist.
     /// - Returns: Nothing if the pool can't tell, as it is erasure-coded.
-    func allocated(of number: Int) async throws(VolumeError) -> ExtentSet? {
+    func allocated(of number: Int, upTo size: ByteCount) async throws(VolumeError) -> ExtentSet? {
         do throws(VolumeError) {
-            // No object is larger (librbd: `rbd_default_order` up to 25).
-            let whole = Extent(offset: .zero, length: .mebibytes(32))
+            let whole = Extent(offset: .zero, length: size)
             return try await blocking { () throws(VolumeError) in try self.allocated(of: number, in: whole) }
         } catch  where error.kind == .unsupported {
             return nil

@@ -11,7 +11,7 @@ package struct ObjectHistory: Sendable, Equatable {
         /// The number of the newest snapshot it was cloned for; `head` for the version that is written to.
         package let id: UInt64
         package let size: ByteCount
-        /// The snapshots that show it, without those that were removed meanwhile.
+        /// The snapshots that show it; removed ones among them until the OSDs get to them.
         package let snapshots: [UInt64]
         /// What it shares with the next newer version.
         package let shared: ExtentSet

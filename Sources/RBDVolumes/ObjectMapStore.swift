@@ -16,8 +16,9 @@ struct ObjectMapStore: Sendable {
     }
 
     /// Reads the map of a snapshot, or of the head.
+    /// - Parameter count: The objects that the state may have: a map of fewer isn't believed, by librbd neither.
     /// - Returns: Nothing if there is none, or none that this version understands.
-    func load(_ snapshot: UInt64?) async throws(VolumeError) -> ObjectMap? {
+    func load(_ snapshot: UInt64?, objects count: Int) async throws(VolumeError) -> ObjectMap? {
         let name = name(snapshot)
         let bytes: [UInt8]? = try await blocking { () throws(VolumeError) in
             var size: UInt64 = 0
@@ -35,7 +36,8 @@ struct ObjectMapStore: Sendable {
             try check(read, "rados_read", on: "object \(name)")
             return Int(read) == bytes.count ? bytes : nil
         }
-        return bytes.flatMap(ObjectMap.init(encoded:))
+        guard let map = bytes.flatMap(ObjectMap.init(encoded:)), map.count >= count else { return nil }
+        return map
     }
 
     /// Replaces the head's map (`object_map_save`, cls_rbd). The caller owns the image.

@@ -66,7 +66,7 @@ final class ObjectMover: StepMover {
         context = destination.context
         store = destination.maps
         canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
-        before = try await store?.load(nil)
+        before = try await store?.load(nil, objects: objectCount)
         after = Mutex(before)
         guard store == nil || before != nil else {
             throw VolumeError(

@@ -35,13 +35,10 @@ struct ParentSurvey: Sendable {
     private func held(
         _ ranges: ExtentSet, _ header: ImageHeader, _ state: HeaderSnapshot, in place: Pool
     ) async throws(VolumeError) -> (bytes: ByteCount, missing: ExtentSet) {
-        let map: ObjectMap? =
-            header.hasValidObjectMap(state.flags)
-            ? try await slots.run { () throws(VolumeError) in
-                try await ObjectMapStore(pool: place, imageID: header.id).load(state.id)
-            } : nil
+        let map = try await slots.run { () throws(VolumeError) in try await place.objectMap(of: state.id, header) }
         let striping = header.striping
         let objects = try place.dataObjects(of: header).showing(state.id)
+        let histories = try objects.showing(CCEPH_SNAP_DIR)
         var numbers: Set<Int> = []
         for extent in ranges.extents {
             let touched = striping.objects(of: extent)
@@ -57,10 +54,16 @@ struct ParentSurvey: Sendable {
             let inImage = ExtentSet(striping.imageExtents(of: whole, in: number))
             if !isExact, map != nil { return (data: inImage, object: inImage) }
             let told = try await slots.run { () throws(VolumeError) in
-                try await objects.allocated(of: number) ?? ExtentSet([whole])
+                try await objects.allocated(of: number, upTo: whole.length) ?? ExtentSet([whole])
             }
             let data = ExtentSet(told.extents.flatMap { striping.imageExtents(of: $0, in: number) })
-            let exists = map != nil || !told.isEmpty
+            // One without any byte may be there to hide what its own parent has.
+            var exists = map != nil || !told.isEmpty
+            if !exists {
+                exists = try await slots.run { () throws(VolumeError) in
+                    try await histories.history(of: number)?.change(since: nil, to: state.id) ?? .none != .none
+                }
+            }
             return (data: isExact ? data : inImage, object: exists ? inImage : ExtentSet())
         }
         let data = ExtentSet(found.flatMap(\.data.extents))

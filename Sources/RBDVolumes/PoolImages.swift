@@ -8,6 +8,9 @@ struct ListedImage: Sendable, Equatable {
     /// Nothing for an image of format 1.
     let id: String?
     var isInTrash = false
+
+    /// Tells it from all others: by bytes, as two names may look alike to Unicode.
+    func key(in pool: Pool) -> [UInt8] { Array("\(pool.path)/\(id == nil ? "name" : "id")/\(id ?? name)".utf8) }
 }
 
 extension Pool {
@@ -16,36 +19,49 @@ extension Pool {
     /// The images of this namespace, a page at a time, those in the trash at the end.
     func forEachImage(_ found: ([ListedImage]) async throws(VolumeError) -> Void) async throws(VolumeError) {
         try await forEachPage("dir_list", on: "rbd_directory") { decoder throws(CephDecoder.Malformed) in
-            (key: try decoder.string(), value: try decoder.string())
+            try decoder.string()
         } found: { page throws(VolumeError) in
-            try await found(page.map { ListedImage(name: $0.key, id: $0.value) })
+            try await found(page.map { ListedImage(name: String(decoding: $0.key, as: UTF8.self), id: $0.value) })
         }
         let old = try await namesOfOldFormat()
         if !old.isEmpty { try await found(old.map { ListedImage(name: $0, id: nil) }) }
-        try await forEachPage("trash_list", on: "rbd_trash") { decoder throws(CephDecoder.Malformed) in
-            (key: try decoder.string(), value: try decoder.structure(TrashEntry.init(decoding:)))
-        } found: { page throws(VolumeError) in
-            try await found(page.map { ListedImage(name: $0.value.name, id: $0.key, isInTrash: true) })
+        try await forEachInTrash { page throws(VolumeError) in
+            try await found(
+                page.map {
+                    ListedImage(name: $0.value.name, id: String(decoding: $0.key, as: UTF8.self), isInTrash: true)
+                })
         }
     }
 
-    /// What `method` lists after a key, page by page.
-    func forEachPage<Value>(
-        _ method: String, on object: String,
-        _ element: (inout CephDecoder) throws(CephDecoder.Malformed) -> (key: String, value: Value),
-        found: ([(key: String, value: Value)]) async throws(VolumeError) -> Void
+    func forEachInTrash(
+        _ found: ([(key: [UInt8], value: TrashEntry)]) async throws(VolumeError) -> Void
     ) async throws(VolumeError) {
-        var last = ""
+        try await forEachPage(
+            "trash_list", on: "rbd_trash",
+            { decoder throws(CephDecoder.Malformed) in
+                try decoder.structure(known: 2, TrashEntry.init(decoding:))
+            }, found: found)
+    }
+
+    /// What `method` lists after a key, page by page.
+    private func forEachPage<Value>(
+        _ method: String, on object: String,
+        _ value: (inout CephDecoder) throws(CephDecoder.Malformed) -> Value,
+        found: ([(key: [UInt8], value: Value)]) async throws(VolumeError) -> Void
+    ) async throws(VolumeError) {
+        var last: [UInt8] = []
         while true {
-            let call = ClassCall(method, CephEncoder.string(last) + CephEncoder.integer(Self.pageSize))
+            let call = ClassCall(method, CephEncoder.byteString(last) + CephEncoder.integer(Self.pageSize))
             guard let answer = try await self.call([call], on: object)?[0] else { return }
-            // Of a pool without images, its directory may be there, and know no such method yet.
+            // The directory may be there without any image.
             if answer.code == -2 { return }
             let page = try answer.decoded(of: object, in: self) { decoder throws(CephDecoder.Malformed) in
-                try decoder.list(element)
+                try decoder.list { decoder throws(CephDecoder.Malformed) in
+                    (key: try decoder.byteString(), value: try value(&decoder))
+                }
             }
             try await found(page)
-            guard page.count == Self.pageSize, let end = page.last?.key else { return }
+            guard page.count == Self.pageSize, let end = page.last?.key, end != last else { return }
             last = end
         }
     }
@@ -55,7 +71,10 @@ extension Pool {
         guard namespace.isEmpty else { return [] }
         return try await blocking { () throws(VolumeError) in
             var size: UInt64 = 0
-            guard unsafe rados_stat(self.handle, "rbd_directory", &size, nil) == 0, size > 0 else { return [] }
+            let found = unsafe rados_stat(self.handle, "rbd_directory", &size, nil)
+            if found == -2 { return [] }
+            try check(found, "rados_stat", on: "object rbd_directory of pool \(self.path)")
+            guard size > 0 else { return [] }
             var count = 1024
             while true {
                 var specs = unsafe [rbd_image_spec_t](repeating: rbd_image_spec_t(), count: count)

@@ -4,6 +4,15 @@ internal import Foundation
 internal import Volumes
 
 extension Cluster {
+    /// Whether the monitors answer.
+    var answers: Bool {
+        get async {
+            struct Identity: Decodable { let fsid: String }
+            let identity: Identity? = await ask(["prefix": "fsid", "format": "json"])
+            return identity != nil
+        }
+    }
+
     /// What the monitors say of pools.
     /// - Returns: Nothing of those of which they refuse to tell.
     func views(ofPools names: Set<String>) async -> [PoolView] {
@@ -19,9 +28,10 @@ extension Cluster {
         for pool in pools ?? [] where names.contains(pool.pool_name) {
             var view = PoolView(name: pool.pool_name, copies: pool.size)
             view.quota = pool.quota_max_bytes > 0 ? ByteCount(pool.quota_max_bytes) : nil
-            if let profile = pool.erasure_code_profile, !profile.isEmpty, let code = await erasureCode(profile) {
-                view.redundancy = "erasure-coded \(code.data)+\(code.parity)"
-                view.overhead = Double(code.data + code.parity) / Double(code.data)
+            if let profile = pool.erasure_code_profile, !profile.isEmpty, let data = await dataChunks(profile) {
+                // Some codes have more parities than their m.
+                view.redundancy = "erasure-coded \(data)+\(pool.size - data)"
+                view.overhead = Double(pool.size) / Double(data)
             }
             // Of a pool that was just made they know no figures yet.
             if let stats = usage[pool.pool_name] {
@@ -53,12 +63,11 @@ extension Cluster {
         return Dictionary((usage?.pools ?? []).map { ($0.name, $0.stats) }) { first, _ in first }
     }
 
-    private func erasureCode(_ profile: String) async -> (data: Int, parity: Int)? {
+    private func dataChunks(_ profile: String) async -> Int? {
         let fields: [String: String]? = await ask(
             ["prefix": "osd erasure-code-profile get", "name": profile, "format": "json"])
-        guard let data = fields?["k"].flatMap({ Int($0) }), let parity = fields?["m"].flatMap({ Int($0) }), data > 0
-        else { return nil }
-        return (data, parity)
+        guard let data = fields?["k"].flatMap({ Int($0) }), data > 0 else { return nil }
+        return data
     }
 
     /// The pools that are marked as RBD's (`ceph osd pool application enable`).
@@ -88,7 +97,8 @@ extension Cluster {
         }
         var values = [CChar](repeating: 0, count: 4096)
         var count = values.count
-        guard unsafe rados_application_list(pool.handle, &values, &count) >= 0 else { return false }
+        try check(
+            unsafe rados_application_list(pool.handle, &values, &count), "rados_application_list", on: "pool \(name)")
         return Image.strings(values[..<min(count, values.count)]).contains("rbd")
     }
 }

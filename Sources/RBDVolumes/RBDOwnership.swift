@@ -16,6 +16,11 @@ extension RBDTarget {
             // Nobody can have been at it before; the holder is written.
             do throws(VolumeError) {
                 try await lock(image)
+                guard try await isHeldByUs(image) else {
+                    throw VolumeError(
+                        .busy, "own", on: address, reason: "another run has begun it as well",
+                        advice: "Wait for that to end; then give the command again.")
+                }
             } catch {
                 await image.close()
                 throw error
@@ -40,6 +45,10 @@ extension RBDTarget {
             await image.close()
             throw error
         }
+    }
+
+    private func isHeldByUs(_ image: Image) async throws(VolumeError) -> Bool {
+        try await image.metadata(Marking.holder).flatMap(Holder.init(text:)) == .own(client: cluster.clientAddresses)
     }
 
     /// Makes sure that the process which was at the target before can't write to it any more.
@@ -121,7 +130,7 @@ extension RBDTarget {
 
     package func close() async {
         guard let image = owned.withLock({ $0.take() }) ?? made.withLock({ $0.take() }) else { return }
-        try? await image.unmark(Marking.holder)
+        if (try? await isHeldByUs(image)) == true { try? await image.unmark(Marking.holder) }
         try? await unlock(image)
         await image.close()
     }

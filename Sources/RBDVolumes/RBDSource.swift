@@ -231,9 +231,11 @@ extension Image {
     private func mostBytes(in snapshots: [Snapshot]) async throws(VolumeError) -> ByteCount? {
         guard try await hasValidObjectMap(), try await overlap() == .zero else { return nil }
         let maps = ObjectMapStore(pool: pool, imageID: try await imageID())
+        let (layout, head) = (try await layout(), try await size())
         var objects = 0
         for id in snapshots.map({ $0.id as UInt64? }) + [nil] {
-            guard let map = try await maps.load(id) else { return nil }
+            let size = id.flatMap { id in snapshots.first { $0.id == id }?.size } ?? head
+            guard let map = try await maps.load(id, objects: Striping(layout).objectCount(of: size)) else { return nil }
             objects += map.count(in: [.exists, .pending])
         }
         return ByteCount(UInt64(objects) * (try await objectSize().bytes))

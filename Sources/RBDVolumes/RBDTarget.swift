@@ -270,7 +270,8 @@ package final class RBDTarget: TargetVolume {
         guard let source = source as? RBDSource else { return nil }
         guard let from = try await source.layoutOfObjects() else { return nil }
         guard from.placesBytesLike(try await image().layout()) else { return nil }
-        if let maps = try await objects().maps, try await maps.load(nil) == nil { return nil }
+        let count = try await image().objectCount()
+        if let maps = try await objects().maps, try await maps.load(nil, objects: count) == nil { return nil }
         return ObjectRoute(source: source, target: self, objectSize: from.objectSize)
     }
 
@@ -331,6 +332,8 @@ package final class RBDTarget: TargetVolume {
     /// Removes the image; waits for a client that went away to be given up, as it still watches the image.
     private func removeUnfinished() async throws(VolumeError) {
         let deadline = ContinuousClock.now + Self.watchLimit
+        // Another run may make one of the same name as soon as this one is gone.
+        let old = try await unfinishedID()
         repeat {
             do throws(VolumeError) {
                 try await blocking { () throws(VolumeError) in
@@ -341,7 +344,11 @@ package final class RBDTarget: TargetVolume {
                 try await pause()
             }
             // What a removal left that was ended goes in steps: what is in the trash, then the name in the directory.
-        } while try await hasUnfinishedName()
+            let present = try await unfinishedID()
+            guard try await present == nil ? pool.isHalfRemoved(unfinishedName) : present == old else { return }
+        } while ContinuousClock.now < deadline
+        throw VolumeError(
+            .busy, "rbd_remove", on: address, reason: "it is there still after \(Self.watchLimit.components.seconds) s")
     }
 
     private func removeSnapshots() async throws(VolumeError) {

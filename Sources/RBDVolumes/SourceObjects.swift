@@ -6,7 +6,12 @@ extension RBDSource {
     /// - Returns: Nothing for an image of format 1, which has no such header, and where there is no image.
     func header() async throws(VolumeError) -> ImageHeader? {
         guard let id = try await pool.id(ofNamed: name) else { return nil }
-        return try await ImageHeader.load(id: id, in: pool)
+        do throws(VolumeError) {
+            return try await ImageHeader.load(id: id, in: pool)
+        } catch  where error.kind == .unsupported {
+            // A librbd that is newer than this may know what to do with it.
+            return nil
+        }
     }
 
     func neededHeader() async throws(VolumeError) -> ImageHeader {
@@ -19,9 +24,7 @@ extension RBDSource {
     /// Which objects exist in a state; nothing if that can't be told without asking each.
     /// - Parameter snapshot: Nothing for the head.
     func objectMap(of snapshot: UInt64?, _ header: ImageHeader) async throws(VolumeError) -> ObjectMap? {
-        let flags = snapshot.map { id in header.snapshots.first { $0.id == id }?.flags } ?? header.flags
-        guard let flags, header.hasValidObjectMap(flags) else { return nil }
-        return try await ObjectMapStore(pool: pool, imageID: header.id).load(snapshot)
+        try await pool.objectMap(of: snapshot, header)
     }
 
     /// The extents of the head.
@@ -34,6 +37,14 @@ extension RBDSource {
 }
 
 extension Pool {
+    /// Which objects of an image of this pool exist in a state; nothing if that can't be told without asking each.
+    /// - Parameter snapshot: Nothing for the head.
+    func objectMap(of snapshot: UInt64?, _ header: ImageHeader) async throws(VolumeError) -> ObjectMap? {
+        guard let state = header.state(of: snapshot), header.hasValidObjectMap(state.flags) else { return nil }
+        return try await ObjectMapStore(pool: self, imageID: header.id)
+            .load(snapshot, objects: header.striping.objectCount(of: state.size))
+    }
+
     /// The data objects of an image of this pool.
     func dataObjects(of header: ImageHeader) throws(VolumeError) -> DataObjects {
         guard let id = header.dataPool, id != self.id else {
@@ -49,7 +60,15 @@ extension ImageHeader {
 
     /// Whether the objects hold all bytes of every state: no parent shines through.
     var holdsAllInObjects: Bool {
-        (parent?.overlap ?? .zero) == .zero && !snapshots.contains { $0.kind == .user && $0.overlap > .zero }
+        // What is being migrated shows its source as a parent would.
+        !features.contains(.migrating) && (parent?.overlap ?? .zero) == .zero
+            && !snapshots.contains { $0.kind == .user && $0.overlap > .zero }
+    }
+
+    /// - Parameter snapshot: Nothing for the head.
+    func state(of snapshot: UInt64?) -> (size: ByteCount, flags: UInt64)? {
+        guard let snapshot else { return (size, flags) }
+        return snapshots.first { $0.id == snapshot }.map { ($0.size, $0.flags) }
     }
 
     var layout: Layout {

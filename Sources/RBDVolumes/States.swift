@@ -16,7 +16,8 @@ struct States: Sendable {
 
     init(_ header: ImageHeader, _ maps: [ObjectMap]?) {
         let flags = header.snapshots.map(\.flags) + [header.flags]
-        let isDiffValid = header.features.contains(.fastDiff) && flags.allSatisfy { $0 & Features.fastDiffInvalid == 0 }
+        let isDiffValid =
+            header.features.contains(.fastDiff) && flags.allSatisfy { $0 & UInt64(RBD_FLAG_FAST_DIFF_INVALID) == 0 }
         tellWritten = maps != nil && (header.snapshots.isEmpty || isDiffValid)
         striping = header.striping
         sizes = header.snapshots.map(\.size) + [header.size]
@@ -30,21 +31,24 @@ struct States: Sendable {
     /// How many objects a state may have.
     func count(of state: Int) -> Int { striping.objectCount(of: sizes[state]) }
 
+    /// Asking each of more objects than this takes hours.
+    private static let mostUnknown = 1 << 26
+
     /// The objects that any state may have.
-    func candidates(inBatchesOf most: Int) -> [[Int]] {
-        var batches: [[Int]] = [[]]
-        func add(_ numbers: Range<Int>) {
-            for number in numbers {
-                if batches[batches.count - 1].count == most { batches.append([]) }
-                batches[batches.count - 1].append(number)
+    func candidates() throws(VolumeError) -> ObjectRuns {
+        var runs: [Range<Int>] = []
+        if let maps {
+            maps.dropFirst().reduce(maps[0]) { $0.union($1) }.existingRuns(with: nil) { runs.append($0) }
+        } else {
+            let most = sizes.indices.map { count(of: $0) }.max() ?? 0
+            guard most <= Self.mostUnknown else {
+                throw VolumeError(
+                    .unsupported, "object map", on: "image",
+                    reason: "it has none to be believed, and \(most) objects are too many to ask each")
             }
+            runs.append(0..<most)
         }
-        guard let maps else {
-            add(0..<(sizes.indices.map { count(of: $0) }.max() ?? 0))
-            return batches
-        }
-        maps.dropFirst().reduce(maps[0]) { $0.union($1) }.existingRuns(with: nil, add)
-        return batches
+        return ObjectRuns(runs: runs)
     }
 
     /// How many objects were written for each state, as the object maps say.
@@ -77,7 +81,7 @@ struct States: Sendable {
 
     /// Where the head has no object of its own.
     /// - Parameter present: Its objects, where no map tells.
-    func missing(unless present: Set<Int>) -> ExtentSet {
+    func missing(unless present: ObjectMap) -> ExtentSet {
         let total = count(of: sizes.count - 1)
         var extents: [Extent] = []
         let whole = Extent(offset: .zero, length: ByteCount(striping.objectSize))
@@ -92,17 +96,35 @@ struct States: Sendable {
             }
             for number in numbers { extents += striping.imageExtents(of: whole, in: number) }
         }
-        if let head = maps?.last {
-            var last = 0
-            head.existingRuns(with: nil) { run in
-                add(last..<run.lowerBound)
-                last = run.upperBound
-            }
-            if last < total { add(last..<total) }
-        } else {
-            for number in 0..<total where !present.contains(number) { add(number..<(number + 1)) }
+        var last = 0
+        (maps?.last ?? present).existingRuns(with: nil) { run in
+            add(last..<run.lowerBound)
+            last = run.upperBound
         }
+        if last < total { add(last..<total) }
         return ExtentSet(extents)
+    }
+}
+
+/// Numbers of objects, as runs.
+struct ObjectRuns: Sendable {
+    let runs: [Range<Int>]
+
+    /// So many numbers at a time, short runs together.
+    func batches(of most: Int) -> some Sequence<[Int]> {
+        sequence(state: (run: 0, number: runs.first?.lowerBound ?? 0)) { state in
+            var batch: [Int] = []
+            while state.run < runs.count, batch.count < most {
+                let end = min(runs[state.run].upperBound, state.number + most - batch.count)
+                batch += state.number..<end
+                state.number = end
+                if end == runs[state.run].upperBound {
+                    state.run += 1
+                    if state.run < runs.count { state.number = runs[state.run].lowerBound }
+                }
+            }
+            return batch.isEmpty ? nil : batch
+        }
     }
 }
 
@@ -124,6 +146,7 @@ struct ObjectReader: Sendable {
     private let views: [UInt64: DataObjects]
     private let head: DataObjects
     private let snapshots: [UInt64]
+    private let objectSize: ByteCount
     private let isExact: Bool
     private let tellWritten: Bool
 
@@ -142,6 +165,7 @@ struct ObjectReader: Sendable {
         for snapshot in states.snapshots { views[snapshot] = try objects.showing(snapshot) }
         self.views = views
         snapshots = states.snapshots
+        objectSize = ByteCount(states.striping.objectSize)
         self.isExact = isExact
         tellWritten = states.tellWritten
     }
@@ -149,7 +173,7 @@ struct ObjectReader: Sendable {
     func ask(_ number: Int) async throws(VolumeError) -> Answer {
         // One question is enough for an object without older versions.
         if snapshots.isEmpty, tellWritten {
-            if let extents = try await head.allocated(of: number) {
+            if let extents = try await head.allocated(of: number, upTo: objectSize) {
                 return Answer(usage: ObjectUsage(head: extents), isInHead: !extents.isEmpty)
             }
         }
@@ -168,7 +192,7 @@ struct ObjectReader: Sendable {
         for version in history.versions {
             let whole = ExtentSet([Extent(offset: .zero, length: version.size)])
             let view = version.snapshots.lazy.compactMap { views[$0] }.first ?? head
-            if let told = try await view.allocated(of: number) {
+            if let told = try await view.allocated(of: number, upTo: objectSize) {
                 extents.append(told)
             } else {
                 extents.append(whole)

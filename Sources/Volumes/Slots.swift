@@ -44,7 +44,14 @@ package final class Slots: Sendable {
                 state.free += 1
                 return nil
             }
-            defer { state.next += 1 }
+            defer {
+                state.next += 1
+                // Those that were let in aren't kept.
+                if state.next >= 256, state.next * 2 >= state.waiting.count {
+                    state.waiting.removeFirst(state.next)
+                    state.next = 0
+                }
+            }
             return state.waiting[state.next]
         }
         next?.resume()

@@ -29,7 +29,7 @@ struct ShowCapacity: AsyncParsableCommand {
             """)
 
     @Argument(help: "rbd:POOL, rbd:POOL/NAMESPACE or rbd:POOL/IMAGE.") var scope: [String] = []
-    @Flag(help: "By the object maps alone: PROVISIONED and USED, in a fraction of the time.") var fast = false
+    @Flag(help: "By the object maps: PROVISIONED and USED, in whole objects, in a fraction of the time.") var fast = false
     @Flag(help: "A line for each snapshot, with what it alone holds.") var snapshots = false
     @Option(help: "Order: name, size, used, allocated, snapshots or parent.") var sort = CapacityReport.Order.name
     @Option(help: "Only the first so many images in that order; all are summed up.") var top: Int?
@@ -81,7 +81,7 @@ struct ShowCapacity: AsyncParsableCommand {
                 let report = CapacityReport(
                     outcome.images, pools: outcome.pools, isExact: isExact, by: sort, top: top)
                 show(report)
-                for problem in outcome.problems { tell("godwit: \(problem)") }
+                for problem in outcome.problems { tell("godwit: \(problem.printable)") }
                 isWhole = report.totals.unanswered == 0 && outcome.problems.isEmpty
                 guard let watch else { return }
                 try? await Task.sleep(for: .seconds(watch))

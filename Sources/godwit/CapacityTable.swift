@@ -45,10 +45,10 @@ struct CapacityTable {
         let columns = columns
         var rows: [(name: String, figures: [String], note: String)] = []
         for image in report.images {
-            rows.append((image.title, columns.map { figure($0.figure(image), image) }, note(on: image)))
+            rows.append((image.title, columns.map { figure($0.figure(image)) }, note(on: image)))
             guard withSnapshots else { continue }
             for snapshot in image.snapshots {
-                rows.append(("  @\(snapshot.name.printable)", columns.map { figure($0.ofSnapshot(snapshot)) }, ""))
+                rows.append(("  @\(snapshot.name)", columns.map { figure($0.ofSnapshot(snapshot)) }, ""))
             }
         }
         let images = rows.count
@@ -63,12 +63,12 @@ struct CapacityTable {
             max(column.title.count, rows.map { $0.figures[index].count }.max() ?? 0)
         }
         let taken = widths.reduce(0) { $0 + $1 + 2 }
-        let longest = max("NAME".count, rows.map(\.name.columns).max() ?? 0)
+        let longest = max("NAME".count, rows.map(\.name.printable.columns).max() ?? 0)
         let nameWidth = width.map { min(longest, max(16, $0 - taken - 1)) } ?? longest
         let longestNote = width.map { max(20, $0 - 3) } ?? .max
         func line(_ name: String, _ figures: [String], _ note: String = "") -> String {
             let cells = zip(figures, widths).map { String(repeating: " ", count: $1 - $0.count + 2) + $0 }
-            return Self.fitted(name, to: nameWidth) + cells.joined()
+            return Self.fitted(name.printable, to: nameWidth) + cells.joined()
                 + Self.folded(note, to: longestNote).map { "\n  " + $0 }.joined() + "\n"
         }
         var text = line("NAME", columns.map(\.title))
@@ -96,7 +96,7 @@ struct CapacityTable {
         return line
     }
 
-    private func figure(_ bytes: ByteCount?, _ image: ImageUsage? = nil) -> String {
+    private func figure(_ bytes: ByteCount?) -> String {
         guard let bytes else { return "-" }
         return inBytes ? "\(bytes.bytes)" : bytes.text.replacingOccurrences(of: " bytes", with: " B")
     }
@@ -122,7 +122,7 @@ struct CapacityTable {
     /// Broken between words; what is no line is none.
     private static func folded(_ text: String, to width: Int) -> [String] {
         var lines: [String] = []
-        for word in text.split(separator: " ") {
+        for word in text.printable.split(separator: " ") {
             if let last = lines.last, last.columns + 1 + String(word).columns <= width {
                 lines[lines.count - 1] += " " + word
             } else {
@@ -167,13 +167,16 @@ struct CapacityTable {
     private static func record(_ fields: [String]) -> String {
         fields.map { field in
             let isPlain = !field.unicodeScalars.contains { "\",\r\n".unicodeScalars.contains($0) }
-            return isPlain ? field : "\"" + field.replacingOccurrences(of: "\"", with: "\"\"") + "\""
+            if isPlain { return field }
+            // By scalars: a quote and a mark after it are one Character.
+            let doubled = field.unicodeScalars.flatMap { $0 == "\"" ? [$0, $0] : [$0] }
+            return "\"" + String(String.UnicodeScalarView(doubled)) + "\""
         }.joined(separator: ",")
     }
 }
 
 extension ImageUsage {
-    fileprivate var title: String { isInTrash ? "\(spec.printable) (trash)" : spec.printable }
+    fileprivate var title: String { isInTrash ? "\(spec) (trash)" : spec }
 }
 
 /// A capacity report for programs.

@@ -1,10 +1,15 @@
 extension String {
-    /// What is no control character; those are shown as JSON would write them, so that no name is a command to the
+    /// What turns the direction of a line.
+    private static let turning: [ClosedRange<UInt32>] = [0x202A...0x202E, 0x2066...0x2069]
+
+    /// Without control characters; those are shown as JSON would write them, so that no name is a command to the
     /// terminal.
     var printable: String {
         var text = ""
         for scalar in unicodeScalars {
-            if scalar.properties.generalCategory == .control {
+            if scalar.properties.generalCategory == .control
+                || Self.turning.contains(where: { $0.contains(scalar.value) })
+            {
                 let digits = String(scalar.value, radix: 16)
                 text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
             } else {

@@ -59,11 +59,14 @@ struct ProgressDisplay {
         guard style != .none else { return }
         var lastLine = ContinuousClock.now
         var shown: (title: String, since: ContinuousClock.Instant) = ("", .now)
-        var moving: (done: ByteCount, at: ContinuousClock.Instant) = (.zero, .now)
+        var moving: (done: ByteCount, tally: Int, at: ContinuousClock.Instant) = (.zero, 0, .now)
         var notice: String?
         while (try? await Task.sleep(for: Self.redrawInterval)) != nil {
             var view = progress.current
-            if view.title != shown.title || view.done != moving.done { moving = (view.done, .now) }
+            let tally = view.tally?.done ?? 0
+            if view.title != shown.title || view.done != moving.done || tally != moving.tally {
+                moving = (view.done, tally, .now)
+            }
             if view.title != shown.title { shown = (view.title, .now) }
             let silence = ContinuousClock.now - moving.at
             if view.notice == nil, silence > Self.patience {

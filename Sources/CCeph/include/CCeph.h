@@ -50,7 +50,7 @@ int64_t cceph_map_extents(rados_ioctx_t pool, const char *object, uint64_t offse
 typedef struct cceph_calls cceph_calls;
 
 cceph_calls *cceph_calls_new(void);
-void cceph_calls_add(cceph_calls *calls, const char *method, const uint8_t *input, size_t length);
+int cceph_calls_add(cceph_calls *calls, const char *method, const uint8_t *input, size_t length);
 /// A method that fails leaves the others alone: its errno is in its answer. -ENOENT: there is no such object.
 int cceph_calls_submit(rados_ioctx_t pool, const char *object, cceph_calls *calls, cceph_done done, void *context);
 /// What the method of that number answered, or its negative errno.
@@ -61,7 +61,7 @@ void cceph_calls_free(cceph_calls *calls);
 typedef struct {
   uint64_t id;             ///< CCEPH_HEAD for the head
   uint64_t size;           ///< bytes
-  const uint64_t *snaps;   ///< the live snapshots that show it, ascending
+  const uint64_t *snaps;   ///< the snapshots that show it, ascending; removed ones until they are trimmed
   size_t snap_count;
   const cceph_extent *overlap;  ///< what it shares with the next newer version
   size_t overlap_count;
