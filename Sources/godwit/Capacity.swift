@@ -29,7 +29,8 @@ struct ShowCapacity: AsyncParsableCommand {
             """)
 
     @Argument(help: "rbd:POOL, rbd:POOL/NAMESPACE or rbd:POOL/IMAGE.") var scope: [String] = []
-    @Flag(help: "By the object maps: PROVISIONED and USED, in whole objects, in a fraction of the time.") var fast = false
+    @Flag(help: "By the object maps: PROVISIONED and USED, in whole objects, in a fraction of the time.") var fast =
+        false
     @Flag(help: "A line for each snapshot, with what it alone holds.") var snapshots = false
     @Option(help: "Order: name, size, used, allocated, snapshots or parent.") var sort = CapacityReport.Order.name
     @Option(help: "Only the first so many images in that order; all are summed up.") var top: Int?

@@ -52,12 +52,18 @@ struct CapacityTable {
             }
         }
         let images = rows.count
-        for (place, totals) in report.places where report.places.count > 1 {
-            let name = [place.pool, place.namespace].filter { !$0.isEmpty }.joined(separator: "/")
+        func sum(_ name: String, _ totals: CapacityReport.Totals) {
             rows.append(("\(name): \(count(totals.images))", columns.map { figure($0.total(totals)) }, ""))
         }
+        let places = Dictionary(grouping: report.places, by: \.place.pool).sorted { $0.key < $1.key }
+        for (pool, places) in places where report.places.count > 1 {
+            for (place, totals) in places {
+                sum([place.pool, place.namespace].filter { !$0.isEmpty }.joined(separator: "/"), totals)
+            }
+            if places.count > 1 { sum("all of \(pool)", report.totals(ofPool: pool)) }
+        }
         let all = report.totals
-        rows.append(("in all: \(count(all.images))", columns.map { figure($0.total(all)) }, ""))
+        sum("in all", all)
 
         let widths = columns.enumerated().map { index, column in
             max(column.title.count, rows.map { $0.figures[index].count }.max() ?? 0)
