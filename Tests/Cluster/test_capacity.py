@@ -20,7 +20,6 @@ import rbd
 from faults import on_terminal
 from harness import FEATURES, GIB, KIB, MIB, ClusterTest, cluster, make_pool, noise, setting, start
 from test_addresses import AddressTest
-from writers import Client
 
 BLOCK = 4 * KIB  # what an OSD allocates
 OBJECT = 4 * MIB  # of an image for which nothing else was asked
@@ -67,6 +66,26 @@ class Model:
         return {
             "allocatedBytes": self.held(), "headBytes": head, "heldBySnapshotsBytes": self.held() - head,
             "alone": {name: self.held() - self.held(without=name) for name in self.snapshots}}
+
+
+class CloneModel(Model):
+    """A clone's: the first write to an object gives it all that it showed of the parent, in the snapshots as well."""
+
+    def __init__(self, parent, object_size):
+        super().__init__()
+        self.shown, self._in_object = set(parent), object_size // BLOCK
+        self._copied = set()
+
+    def write(self, offset, length):
+        first, last = offset // BLOCK // self._in_object, (offset + length - 1) // BLOCK // self._in_object
+        for number in set(range(first, last + 1)) - self._copied:
+            blocks = range(number * self._in_object, (number + 1) * self._in_object)
+            copied = {block: next(self._numbers) for block in self.shown.intersection(blocks)}
+            for state in (self.head, *self.snapshots.values()):
+                state.update(copied)
+            self.shown.difference_update(blocks)
+            self._copied.add(number)
+        super().write(offset, length)
 
 
 def figures(row):
@@ -263,7 +282,7 @@ class Held(CapacityTest):
                 modelled = Modelled(self.volume(size=8 * MIB, **layout), 1 << layout.get("order", 22))
                 try:
                     with modelled.volume:
-                        for _ in range(40):
+                        for _ in range(32):
                             modelled.step(draw, limit=12 * MIB)
                     row = self.assert_as_modelled(modelled)
                     if "features" not in layout:
@@ -585,6 +604,28 @@ class Clones(CapacityTest):
         clone.remove_snap("as cloned")
         self.assertEqual(before["allocatedBytes"] - self.row(clone)["allocatedBytes"], BLOCK)
 
+    def test_random_writes_to_a_clone(self):
+        for seed in range(3):
+            with self.subTest(seed=seed):
+                draw = random.Random(seed)
+                parent = Modelled(self.volume(size=16 * MIB, order=20))
+                with parent.volume:
+                    for _ in range(20):
+                        parent.write(draw.randrange(15 * MIB // BLOCK) * BLOCK, draw.randint(1, 64) * BLOCK)
+                    parent.snap("base")
+                clone = Modelled(self.clone(parent.volume, "base"))
+                clone.model = CloneModel(parent.model.head, 1 << 20)
+                with clone.volume:
+                    for index in range(24):
+                        clone.write(draw.randrange(15 * MIB), draw.choice((1, 5000, 100_000)))
+                        if index % 4 == 1:
+                            clone.snap(f"s{index}")
+                        if index % 8 == 7:
+                            clone.remove_snap(draw.choice(list(clone.model.snapshots)))
+                row = self.assert_as_modelled(clone)
+                self.assertEqual(row["parentBytes"], len(clone.model.shown) * BLOCK)
+                self.assert_as_rbd_du(clone.volume, row)
+
     def test_a_clone_that_was_shrunk(self):
         """Where it was cut off, nothing of the parent shows any more."""
         clone = self.clone(self.parent(), "base")
@@ -792,6 +833,17 @@ class Obstacles(CapacityTest):
         self.addCleanup(rbd.RBD().remove, volume.ioctx, volume.name)
         return volume
 
+    def opened(self, volume, read_only=False):
+        """The image, as another client has it open until the test is over; it takes the lock once it writes."""
+        client = rados.Rados(conffile=cluster().conf, conf={"rbd_cache": "false"})
+        client.connect()
+        self.addCleanup(client.shutdown)
+        ioctx = client.open_ioctx(volume.pool)
+        self.addCleanup(ioctx.close)
+        image = rbd.Image(ioctx, volume.name, read_only=read_only)
+        self.addCleanup(image.close)
+        return image
+
     def old_format(self, pool, size=16 * MIB):
         volume = self.target(pool)
         cluster().tool(
@@ -807,7 +859,7 @@ class Obstacles(CapacityTest):
         measured["old format"] = self.old_format(pool)
         for length, volume in enumerate(measured.values(), 1):
             volume.fill(0, length * BLOCK)
-        Client(self, measured["open"], f"opened.write(b'?' * {BLOCK}, 0)")
+        self.opened(measured["open"]).write(noise(BLOCK), 0)
         measured["lost map"].ioctx.remove_object(f"rbd_object_map.{measured['lost map'].id}")
         header_lost = self.without_header(pool)
         with self.trashed(measured["trash"]):
@@ -929,15 +981,18 @@ class Obstacles(CapacityTest):
 
     def test_an_image_that_others_hold(self):
         """It is measured as any other."""
-        for action in ("open", "read", f"opened.write(b'?' * {BLOCK}, {MIB})"):
-            with self.subTest(action):
+        for holds in ("to read", "to write", "to write, and its lock"):
+            with self.subTest(holds):
                 modelled = Modelled(self.volume())
                 modelled.write(0, MIB)
                 modelled.snap("one")
-                Client(self, modelled.volume, action)
-                if "write" in action:
+                image = self.opened(modelled.volume, read_only=holds == "to read")
+                if "lock" in holds:
+                    image.write(noise(BLOCK), MIB)
                     modelled.model.write(MIB, BLOCK)
+                    self.assertTrue(image.is_exclusive_lock_owner())
                 self.assert_as_modelled(modelled)
+                self.assertEqual(image.is_exclusive_lock_owner(), "lock" in holds)
 
     def noticed(self, volume):
         """All of it that a client that opens it, or writes to it, changes."""
@@ -957,7 +1012,7 @@ class Obstacles(CapacityTest):
             volume.fill(0, 8 * MIB)
             volume.snap("one")
             volume.fill(0, MIB, seed=1)
-        Client(self, held, f"opened.write(b'?' * {BLOCK}, 0)")
+        self.opened(held).write(noise(BLOCK), 0)
         before = [self.noticed(volume) for volume in (held, free)]
         self.assertEqual((len(before[0][0]), len(before[1][0])), (1, 0))
         measuring = start(
@@ -1254,7 +1309,7 @@ class PoolsOwnView(CapacityTest):
 
         def agree():
             before, view, after = said(), self.view(pool), said()
-            return before != after or (view["storedBytes"], view["usedBytes"]) == after != (0, 0)
+            return before != after or (view.get("storedBytes"), view.get("usedBytes")) == after != (0, 0)
 
         self.wait_until(agree)
         self.assertGreater(self.view(pool)["availableBytes"], GIB)
@@ -1268,7 +1323,7 @@ class PoolsOwnView(CapacityTest):
                 volume.fill(index * 300 * KIB, 64 * KIB, seed=index)
         allocated = self.row(volume)["allocatedBytes"]
         self.assertEqual(allocated, 200 * 64 * KIB)
-        self.wait_until(lambda: abs(self.view(pool)["storedBytes"] - allocated) < 64 * KIB)
+        self.wait_until(lambda: abs(self.view(pool).get("storedBytes", 0) - allocated) < 64 * KIB)
 
     def test_what_the_osds_really_give_back(self):
         """Removing a snapshot frees what it alone held, as the OSDs themselves count."""
@@ -1287,7 +1342,7 @@ class PoolsOwnView(CapacityTest):
                 row = self.row(volume)
                 volume.remove_snap(name)
             expected = row["allocatedBytes"] - (figures(row)["alone"][name] if name else 0)
-            self.wait_until(lambda: abs(self.view(pool)["usedBytes"] - expected) < 256 * KIB)
+            self.wait_until(lambda: abs(self.view(pool).get("usedBytes", 0) - expected) < 256 * KIB)
 
 
 class Output(CapacityTest):
