@@ -38,9 +38,12 @@ final class Pieces: Sendable {
 
     func finish(_ piece: Extent) { state.withLock { $0.frontier.end(piece) } }
 
-    /// Gives a piece back that wasn't moved, and lets no more out.
+    /// Takes a piece back that wasn't moved.
+    func giveBack(_ piece: Extent) { map.mark(piece) }
+
+    /// Takes a piece back that couldn't be moved, and lets no more out.
     func fail(_ piece: Extent, _ error: VolumeError) {
-        map.mark(piece)
+        giveBack(piece)
         state.withLock { state in state.failure = state.failure ?? error }
     }
 

@@ -54,7 +54,11 @@ struct Round {
         while let piece = pieces.next() {
             do throws(VolumeError) {
                 let (counted, wait) = pacing.begin(piece)
-                if wait > .zero { await pause(wait) }
+                if wait > .zero {
+                    await pause(wait)
+                    // What only waited to be moved isn't under way.
+                    guard !stop.isAsked else { return pieces.giveBack(piece) }
+                }
                 let moved = try await mover.move(piece)
                 pacing.end(counted: counted, moved: max(moved.found, moved.sent + moved.copied))
                 progress.advance(by: piece.length, moved)

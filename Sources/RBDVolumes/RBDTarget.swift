@@ -197,8 +197,19 @@ package final class RBDTarget: TargetVolume {
             let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
             unsafe try await image.call("rbd_snap_create2") { unsafe rbd_snap_create2($0, name, flags, nil, nil) }
         }
-        let isProtected = try await kept().first { $0.isNamed(name) }?.isProtected == true
-        if snapshot.isProtected, !isProtected {
+        guard let present = try await kept().first(where: { $0.isNamed(name) }) else {
+            throw VolumeError(.failed, "rbd_snap_create2", on: address, reason: "made a snapshot that isn't listed")
+        }
+        // librbd says nothing if it couldn't write the snapshot's object map, in a full pool: nobody could open it.
+        if let maps = try await objects().maps {
+            let count = Striping(try await image.layout()).objectCount(of: present.size)
+            guard try await maps.load(present.id, objects: count) != nil else {
+                throw VolumeError(
+                    .full, "rbd_snap_create2", on: address, reason: "snapshot \(name) was made without its object map",
+                    advice: "Make room in the pool, or raise its quota; then give the same command again.")
+            }
+        }
+        if snapshot.isProtected, !present.isProtected {
             unsafe try await image.call("rbd_snap_protect") { unsafe rbd_snap_protect($0, name) }
         }
     }
