@@ -18,7 +18,9 @@ let package = Package(
     products: [.executable(name: "godwit", targets: ["godwit"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.0", traits: []),
     ],
     targets: [
         .target(name: "Volumes", swiftSettings: strict),
@@ -34,11 +36,30 @@ let package = Package(
             name: "RBDVolumes",
             dependencies: ["Capacity", "CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: strict),
-        .target(name: "Mirror", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
+        .target(name: "Convergence", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(name: "Cutover", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(
+            name: "Guest",
+            dependencies: [
+                "Cutover", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Control",
+            dependencies: [
+                "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Mirror", dependencies: ["Convergence", "Cutover", "DirtyMap", "Volumes"], swiftSettings: strict),
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Capacity", "FileVolumes", "Mirror", "RBDVolumes", "Volumes",
+                "Capacity", "Control", "Convergence", "Cutover", "FileVolumes", "Guest", "Mirror", "RBDVolumes",
+                "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -54,6 +75,9 @@ let package = Package(
             name: "RBDVolumesTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "RBDConformanceTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "ConvergenceTests", dependencies: ["Convergence", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "GuestTests", dependencies: ["Cutover", "Guest", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6],

@@ -1,0 +1,25 @@
+package import Volumes
+
+/// Whoever can hold the writer of a volume still, and send it on at another volume.
+///
+/// Each call has a limit of its own and throws rather than wait for ever. A `VolumeError` names the call ("freeze"),
+/// whom it was asked of ("exec:/usr/local/bin/hold", "qmp:/run/vm.qmp"), and why it failed.
+package protocol WriterHold: Sendable {
+    /// What it is in a message: "the VM behind /run/vm.qmp".
+    var title: String { get }
+    /// Looks whether it could do all that it may be asked for. Changes nothing; called before the move begins.
+    func prepare() async throws(VolumeError)
+    /// An earlier run of this move may have frozen the writer, and died: `thaw` has to let it go on as well.
+    func adopt() async throws(VolumeError)
+    /// How many clients keep the source open while they are held still: the fence finds as many watchers, and no more.
+    var clientsAtSource: Int { get }
+    /// Brings the writer to a standstill. When it returns, all that the writer holds as written has reached the source,
+    /// and it writes nothing more.
+    func freeze() async throws(VolumeError)
+    /// Points the frozen writer at the target, which is finished and has its name, and lets it go on there. Called again
+    /// after a run that died in it: what was done already isn't done twice.
+    func switchOver() async throws(VolumeError)
+    /// Lets the writer go on at the source as if nothing had been. Without complaint if it was never frozen, or if it
+    /// was frozen only half.
+    func thaw() async throws(VolumeError)
+}
