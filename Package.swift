@@ -75,7 +75,8 @@ let package = Package(
             name: "RBDVolumesTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "RBDConformanceTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
-        .testTarget(name: "ConvergenceTests", dependencies: ["Convergence", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "ConvergenceTests", dependencies: ["Conformance", "Convergence", "Volumes"], swiftSettings: strict),
         .testTarget(name: "GuestTests", dependencies: ["Cutover", "Guest", "Volumes"], swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),

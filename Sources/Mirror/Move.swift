@@ -209,9 +209,3 @@ extension Record {
                 + "or remove it.")
     }
 }
-
-extension Duration {
-    package var seconds: Double {
-        Double(components.seconds) + Double(components.attoseconds) / 1e18
-    }
-}

@@ -24,17 +24,6 @@ struct SizeArgument: ExpressibleByArgument, Sendable, Equatable {
 }
 
 extension ByteCount {
-    /// For people: "1.5 GiB".
-    var text: String {
-        let units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-        var (value, unit) = (Double(bytes), 0)
-        while value >= 1024, unit + 1 < units.count {
-            value /= 1024
-            unit += 1
-        }
-        return unit == 0 ? "\(bytes) bytes" : String(format: "%.1f %@", value, units[unit])
-    }
-
     /// As it can be typed: "64K".
     var exactText: String {
         for (shift, suffix) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")]
@@ -42,15 +31,5 @@ extension ByteCount {
             return "\(bytes >> UInt64(shift))\(suffix)"
         }
         return "\(bytes)"
-    }
-}
-
-extension Double {
-    /// A time in seconds for people: "0.8 s", "3 min 20 s", "2 h 5 min".
-    var timeText: String {
-        if self < 60 { return String(format: "%.1f s", self) }
-        let seconds = Int(self)
-        if seconds < 3600 { return "\(seconds / 60) min \(seconds % 60) s" }
-        return "\(seconds / 3600) h \(seconds / 60 % 60) min"
     }
 }
