@@ -53,6 +53,25 @@ int submitted(cceph_done done, void *context, Submit submit) {
 
 }  // namespace
 
+int64_t cceph_list_watchers(rados_ioctx_t pool, const char *object, cceph_watcher *watchers, size_t capacity) {
+  return guarded([&]() -> int64_t {
+    std::list<obj_watch_t> found;
+    int code = borrowed(pool).list_watchers(object, &found);
+    if (code < 0) return code;
+    size_t count = 0;
+    for (const auto &watch : found) {
+      if (count < capacity) {
+        auto &watcher = watchers[count];
+        watcher.client = watch.watcher_id;
+        std::strncpy(watcher.address, watch.addr, sizeof watcher.address - 1);
+        watcher.address[sizeof watcher.address - 1] = 0;
+      }
+      ++count;
+    }
+    return static_cast<int64_t>(count);
+  });
+}
+
 struct cceph_read {
   struct Range {
     std::map<uint64_t, uint64_t> extents;

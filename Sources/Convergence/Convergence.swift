@@ -93,7 +93,7 @@ package struct Convergence: Sendable {
     /// Rounds at the floor, or at a limit that can't go lower, before it is said that it can't converge.
     private static let patience = 3
 
-    package let settings: Settings
+    package var settings: Settings
     /// The limit in force.
     package private(set) var limit: ByteRate?
     package private(set) var rounds = 0

@@ -22,6 +22,13 @@ extension DirtyMap {
         return nil
     }
 
+    /// Makes the first run clean that lies in `extent`, from `offset` on, and returns it; nothing if there is none.
+    /// - Parameter extent: Ends with a chunk, or with the volume.
+    package func take(from offset: ByteOffset, within extent: Extent) -> Extent? {
+        guard let run = nextRun(from: offset, limit: extent.length), run.offset < extent.end else { return nil }
+        return take(from: run.offset, limit: min(run.end, extent.end) - run.offset)
+    }
+
     /// What `take` would return, leaving it dirty.
     package func nextRun(from offset: ByteOffset, limit: ByteCount, boundary: ByteCount? = nil) -> Extent? {
         let start = firstChunk(from: offset)

@@ -14,6 +14,10 @@ package final class FileSource: SourceVolume {
         address = "file:" + path
     }
 
+    package func standing() async throws(VolumeError) -> Standing {
+        Standing(size: try await describe().size, snapshots: [], transients: [])
+    }
+
     /// What every write to a file leaves behind.
     private struct Trace: Equatable {
         let inode: UInt64

@@ -321,7 +321,9 @@ package final class FileTarget: TargetVolume {
 
     package func kept() async throws(VolumeError) -> [Snapshot] { [] }
 
-    package func keep(_ snapshot: Snapshot) async throws(VolumeError) { throw Self.noSnapshots("keep", on: address) }
+    package func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot {
+        throw Self.noSnapshots("keep", on: address)
+    }
 
     package func resize(to size: ByteCount) async throws(VolumeError) {
         let file = try file()

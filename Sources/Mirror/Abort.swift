@@ -43,6 +43,10 @@ package struct Abort: Sendable {
                 do throws(VolumeError) {
                     let source = try await source(record.sourceAddress)
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
+                    if let source = source as? any LiveSource {
+                        try await source.lift()
+                        try await source.release()
+                    }
                     for name in record.transients { try await source.thaw(name) }
                 } catch  where error.kind == .missing {
                     // Removed, and what was left on it with it; or renamed, and nobody here knows how.

@@ -12,11 +12,18 @@ package struct Move: Sendable {
     let options: MoveOptions
     let progress: WorkProgress
     let stop: StopRequest
+    let controls: MoveControls
+    let time: Timekeeper
+    let status: LiveStatus
 
     package init(
         from source: any SourceVolume, to target: any TargetVolume, options: MoveOptions = MoveOptions(),
-        progress: WorkProgress = WorkProgress(), stop: StopRequest = StopRequest()
+        progress: WorkProgress = WorkProgress(), stop: StopRequest = StopRequest(), controls: MoveControls? = nil,
+        time: Timekeeper = .real, status: LiveStatus = LiveStatus()
     ) {
+        self.status = status
+        self.controls = controls ?? MoveControls(bandwidth: options.bandwidth)
+        self.time = time
         self.source = source
         self.target = target
         self.options = options
@@ -26,9 +33,20 @@ package struct Move: Sendable {
 
     /// Runs the move to its end.
     package func run() async throws(MoveError) -> Report {
-        let start = ContinuousClock.now
+        let start = time.now()
         progress.begin("looking at \(source.address)")
-        let description = try await staged(.source) { () throws(VolumeError) in try await source.describe() }
+        let description: VolumeDescription
+        do throws(MoveError) {
+            description = try await staged(.source) { () throws(VolumeError) in try await source.describe() }
+        } catch {
+            guard error.kind == .noSource, let report = try await tidyAfterRetirement(start) else { throw error }
+            return report
+        }
+        guard options.live == nil || source is any LiveSource else {
+            throw MoveError(
+                .usage, ["\(source.address) can't be moved live"], advice: "Only images can; leave out --live.")
+        }
+        try await live?.prepare()
         var report = Report(
             source: source.address, target: target.address, sizeBytes: description.size.bytes,
             notCarried: description.notCarried + target.losses(from: description), changed: description.changed)
@@ -40,18 +58,30 @@ package struct Move: Sendable {
             let record = try Takeover(self).record(text, of: description)
             try record.refuseUnlessCommitting(target.address)
             try await takeOver(record)
-            try await tidy(record)
-            report.outcome = .tidied
-            report.seconds = (ContinuousClock.now - start).seconds
+            if let live, record.phase == .committing, try await live.takeBack(record) {
+                report.resumed = true
+                try await proceed(record, description, &report)
+            } else {
+                try await tidy(record)
+                report.outcome = .tidied
+            }
+            report.seconds = (time.now() - start).seconds
             return report
         case .absent:
+            try refuseMoved(description)
             try await Preflight(self).refuseObstacles(to: description)
-            let record = Record(
+            var record = Record(
                 source: description.identity, sourceAddress: source.address, snapshots: options.snapshots,
                 wished: target.wished)
-            try await staged(.target) { () throws(VolumeError) in
-                try await target.make(as: carried(description), record: record.text())
+            record.isLive = options.live != nil
+            try await live?.claim()
+            let text = record.text()
+            do throws(VolumeError) {
+                try await target.make(as: carried(description), record: text)
                 try await target.own()
+            } catch {
+                await live?.release()
+                throw MoveError(error, at: .target)
             }
             try await proceed(record, description, &report)
         case .unfinished(let text):
@@ -60,7 +90,7 @@ package struct Move: Sendable {
             try await takeOver(record)
             try await proceed(record, description, &report)
         }
-        report.seconds = (ContinuousClock.now - start).seconds
+        report.seconds = (time.now() - start).seconds
         return report
     }
 
@@ -101,8 +131,12 @@ package struct Move: Sendable {
     ) async throws(MoveError) {
         do throws(MoveError) {
             if report.resumed { try await Preflight(self).refuseSourceObstacles() }
+            if let live {
+                try await live.run(record, &report)
+                return
+            }
             let walk = Walk(self, record: record)
-            let (description, arrived) = try await walk.run(from: seen, &report)
+            let (description, arrived) = try await StillWalk(walk: walk).run(from: seen, &report)
             report.notCarried = description.notCarried + target.losses(from: description)
             try await commit(walk.record, description, arrived, &report)
         } catch {
@@ -116,38 +150,51 @@ package struct Move: Sendable {
     ) async throws(MoveError) {
         var record = record
         if options.verifies {
-            let differences = try await Verification(
-                source: source, target: target, progress: progress, stop: stop
-            ).run(
-                description.snapshots.map(\.name),
-                head: arrived.map { Revision.snapshot($0) } ?? .head)
-            guard differences.isEmpty else {
-                throw MoveError(
-                    .resumable,
-                    ["\(target.address) isn't finished, as it differs from \(source.address):"]
-                        + differences.map { "  \($0)" },
-                    advice: "Look at both clusters' health, then 'godwit abort \(target.address)' and move it again.")
-            }
+            try await verify(description.snapshots.map(\.name), head: arrived.map { .snapshot($0) } ?? .head)
             report.verified = true
         }
         progress.begin("finishing \(target.address)")
         record.phase = .committing
         let committed = record
         try await staged(.underWay) { () throws(VolumeError) in
-            // A run may have been ended between making a snapshot and protecting it.
-            for snapshot in description.snapshots { try await target.keep(snapshot) }
             try await target.save(record: committed.text())
             try await target.commit(as: description)
         }
         try await tidy(committed)
     }
 
+    /// Throws if the target differs from the source: it never gets its name then.
+    func verify(
+        _ snapshots: [String], head: Revision?, within part: Walk.Verified.Moved? = nil
+    ) async throws(MoveError) {
+        let differences = try await Verification(
+            source: source, target: target, progress: progress, stop: stop
+        ).run(snapshots, head: head, within: part)
+        guard differences.isEmpty else {
+            throw MoveError(
+                .resumable,
+                ["\(target.address) isn't finished, as it differs from \(source.address):"]
+                    + differences.map { "  \($0)" },
+                advice: "Look at both clusters' health, then 'godwit abort \(target.address)' and move it again.")
+        }
+    }
+
     /// Removes what the move left on the source, then the record that tells of it.
-    private func tidy(_ record: Record) async throws(MoveError) {
+    func tidy(_ record: Record) async throws(MoveError) {
         try await staged(.underWay) { () throws(VolumeError) in
             for name in record.transients { try await source.thaw(name) }
+            if record.isLive { try await live?.retire() }
             try await target.forget()
         }
+    }
+
+    /// A volume that was moved live isn't the volume any more.
+    private func refuseMoved(_ description: VolumeDescription) throws(MoveError) {
+        guard let place = description.movedTo else { return }
+        throw MoveError(
+            .noSource, ["\(source.address) was moved to \(place), and isn't the volume any more"],
+            advice: "Move \(place) instead. If this one is in use again all the same, say so: "
+                + "'rbd image-meta remove IMAGE godwit.moved'.")
     }
 }
 
@@ -166,6 +213,11 @@ struct Takeover {
                     "  (of that name there may have been another volume, or it was changed since)",
                 ],
                 advice: "Go on with that one, or remove what is there: 'godwit abort \(move.target.address)'.")
+        }
+        guard !record.isLive || move.options.live != nil else {
+            throw MoveError(
+                .usage, ["\(move.target.address) was begun with --live"],
+                advice: "Go on with the same, or begin anew after 'godwit abort \(move.target.address)'.")
         }
         guard record.snapshots == move.options.snapshots else {
             throw MoveError(
@@ -202,7 +254,7 @@ struct Takeover {
 extension Record {
     /// A target that has its name, but wasn't given it by a commit, isn't whole.
     func refuseUnlessCommitting(_ address: String) throws(MoveError) {
-        guard phase != .committing else { return }
+        guard phase == .copying else { return }
         throw MoveError(
             .noTarget, ["\(address) is an unfinished target that was given its name before all of it was there"],
             advice: "Give it back the name that it had, ending in .godwit-unfinished, and the same command goes on; "

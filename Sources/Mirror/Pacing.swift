@@ -1,28 +1,57 @@
 internal import Synchronization
 internal import Volumes
 
-/// The rate of a whole move, kept by all of its workers together.
+/// The rate of a whole move, kept by all of its workers together, and its halts.
 final class Pacing: Sendable {
     private struct State {
         var pacer: Pacer?
+        var rate: ByteRate?
         /// What a piece comes to, going by those before it.
         var usual: ByteCount?
     }
 
-    private let state: Mutex<State>
-    private let start = ContinuousClock.now
+    private let state = Mutex(State())
+    private let paused = Mutex<(@Sendable () async -> Void)?>(nil)
+    private let controls: MoveControls
+    private let time: Timekeeper
 
-    /// - Parameter rate: Nothing for as fast as it goes.
-    init(_ rate: ByteRate?) { state = Mutex(State(pacer: rate.map { Pacer($0) })) }
+    init(_ controls: MoveControls, _ time: Timekeeper) {
+        self.controls = controls
+        self.time = time
+    }
+
+    /// Waits until a piece may be moved, but not through a stop.
+    ///
+    /// - Returns: What was counted for it.
+    func wait(for piece: Extent, stop: StopRequest, _ progress: WorkProgress) async -> ByteCount {
+        if controls.isPaused, let paused = paused.withLock({ $0 }) { await paused() }
+        while controls.isPaused, !stop.isAsked {
+            progress.notice("paused: 'godwit resume' goes on")
+            await time.sleep(.milliseconds(50))
+        }
+        let (counted, wait) = begin(piece)
+        guard wait > .zero else { return counted }
+        if wait > .seconds(5) { progress.notice("held back by the bandwidth") }
+        let end = time.now() + wait
+        while !stop.isAsked, time.now() < end {
+            await time.sleep(min(.milliseconds(100), end - time.now()))
+        }
+        return counted
+    }
+
+    /// Has `body` called when the move is halted.
+    func whenPaused(_ body: @escaping @Sendable () async -> Void) { paused.withLock { $0 = body } }
 
     /// Counts a piece before it is moved, as what pieces usually come to.
-    ///
-    /// - Returns: What was counted, and how long to wait before moving it.
-    func begin(_ piece: Extent) -> (counted: ByteCount, wait: Duration) {
-        state.withLock { state in
+    private func begin(_ piece: Extent) -> (counted: ByteCount, wait: Duration) {
+        let rate = controls.bandwidth
+        return state.withLock { state in
+            if state.rate != rate {
+                state.rate = rate
+                state.pacer = rate.map { Pacer($0) }
+            }
             let counted = min(state.usual ?? piece.length, piece.length)
-            let wait = state.pacer?.wait(after: counted, now: ContinuousClock.now - start) ?? .zero
-            return (counted, wait)
+            return (counted, state.pacer?.wait(after: counted, now: time.now()) ?? .zero)
         }
     }
 

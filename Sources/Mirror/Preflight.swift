@@ -69,7 +69,9 @@ package struct Preflight: Sendable {
     }
 
     private func sourceObstacles() async throws(MoveError) -> [Obstacle] {
-        try await staged(.source) { () throws(VolumeError) in try await move.source.obstacles() }
+        let found = try await staged(.source) { () throws(VolumeError) in try await move.source.obstacles() }
+        // A live move is made because somebody has it open.
+        return move.live == nil ? found : found.filter { $0.kind != .busy }
     }
 
     func targetObstacles(to description: VolumeDescription) async throws(MoveError) -> [Obstacle] {

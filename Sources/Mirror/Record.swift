@@ -4,11 +4,14 @@ internal import Foundation
 struct Record: Codable, Sendable, Equatable {
     enum Phase: String, Codable {
         case copying
-        /// All bytes are there: what is left is to make the target the finished one, and to tidy up.
+        /// All bytes are there: what is left is to make the target the finished one, and to tidy up; of a live move,
+        /// also to send the writer on to it.
         case committing
+        /// The writer is at the target.
+        case switched
     }
 
-    static let currentVersion = 1
+    static let currentVersion = 2
 
     var version = Record.currentVersion
     /// `VolumeDescription.identity` of the source: the target is of no other.
@@ -29,8 +32,18 @@ struct Record: Codable, Sendable, Equatable {
     var isUnderWay = false
     /// The snapshot that the step under way goes to; nothing for a head that can't be frozen.
     var goal: UInt64?
+    /// Its name, under which the target keeps it.
+    var goalName: String?
+    /// Whether the step under way goes from a target that may hold parts of states after `arrived`.
+    var isMixed = false
+    /// The snapshots that the target kept.
+    var kept: [Kept] = []
     /// Along which way the step under way goes: how far it has come says nothing of another one.
     var route: Report.RouteKind?
+    /// Whether clients may write while it runs.
+    var isLive = false
+    /// Whether the writer may be held still: noted before it is.
+    var isFrozen = false
     /// How far the step under way has come: everything before is on the target, and durable.
     var settledBytes: UInt64 = 0
 

@@ -17,6 +17,39 @@ package struct Report: Codable, Sendable {
         package var zeroedBytes: UInt64
         package var seconds: Double
     }
+    /// One round of a live move.
+    package struct RoundReport: Codable, Sendable {
+        /// Bytes that passed through this process, or went from OSD to OSD.
+        package var sentBytes: UInt64
+        /// Bytes that the writer had dirtied since the round before.
+        package var dirtiedBytes: UInt64
+        /// The same in chunks of the dirty map.
+        package var mapBytes: UInt64
+        /// Snapshot, diff and bytes.
+        package var seconds: Double
+        /// How long the snapshot took: what the writer may have had to wait.
+        package var snapshotSeconds: Double
+        package var drainBytesPerSecond: UInt64
+        package var dirtyBytesPerSecond: UInt64
+        package var predictedPauseSeconds: Double
+        package var verdict: String
+        package var reason: String
+        /// The limit that the writer was held to while the round was drained.
+        package var limitBytesPerSecond: UInt64?
+    }
+
+    /// How long the writer stood still, and what for; seconds.
+    package struct Pause: Codable, Sendable, Equatable {
+        package var seconds = 0.0
+        package var freeze = 0.0
+        package var lastDiff = 0.0
+        package var lastBytes = 0.0
+        package var verify = 0.0
+        package var fence = 0.0
+        package var commit = 0.0
+        package var `switch` = 0.0
+    }
+
     package enum Outcome: String, Codable, Sendable {
         case moved
         /// An earlier run had committed the move: this one tidied up.
@@ -33,6 +66,13 @@ package struct Report: Codable, Sendable {
     package var sizeBytes: UInt64
     package var route: RouteKind?
     package var steps: [StepReport] = []
+    /// Of a live move: what followed the writer.
+    package var rounds: [RoundReport]?
+    package var pause: Pause?
+    /// What writers may have waited for all snapshots together; seconds.
+    package var snapshotSeconds: Double?
+    /// Attempts to hand over that had to be given up.
+    package var attempts: Int?
     /// Snapshots that an earlier run had finished.
     package var snapshotsFoundFinished = 0
     /// Whether an earlier run had begun it.
@@ -45,7 +85,29 @@ package struct Report: Codable, Sendable {
     /// What is otherwise than at the source.
     package var changed: [String]
 
+    /// Adds what a step did.
+    mutating func add(_ step: Step, means: ExtentMeans, _ moved: Moved, seconds: Double) {
+        let snapshot = step.goal.snapshot.flatMap { $0.isTransient ? nil : $0.name }
+        let added = StepReport(
+            snapshot: snapshot, means: means, foundBytes: moved.found.bytes, sentBytes: moved.sent.bytes,
+            copiedBytes: moved.copied.bytes, zeroedBytes: moved.zeroed.bytes, seconds: seconds)
+        // What follows a writer is one line, however many rounds it takes.
+        guard rounds != nil, snapshot == nil, let last = steps.last, last.snapshot == nil else {
+            return steps.append(added)
+        }
+        steps[steps.count - 1] = last + added
+    }
+
     package var foundBytes: UInt64 { steps.reduce(0) { $0 + $1.foundBytes } }
     package var sentBytes: UInt64 { steps.reduce(0) { $0 + $1.sentBytes } }
     package var copiedBytes: UInt64 { steps.reduce(0) { $0 + $1.copiedBytes } }
+}
+
+extension Report.StepReport {
+    static func + (left: Self, right: Self) -> Self {
+        Self(
+            snapshot: left.snapshot, means: left.means, foundBytes: left.foundBytes + right.foundBytes,
+            sentBytes: left.sentBytes + right.sentBytes, copiedBytes: left.copiedBytes + right.copiedBytes,
+            zeroedBytes: left.zeroedBytes + right.zeroedBytes, seconds: left.seconds + right.seconds)
+    }
 }

@@ -18,17 +18,26 @@ struct Round {
 
     enum Outcome: Equatable { case finished, stopped }
 
+    /// Finds what is dirty.
+    ///
     /// - Parameter start: Everything before was moved by an earlier run.
-    func run(from start: ByteOffset) async throws(VolumeError) -> Outcome {
+    func fill(from start: ByteOffset) async throws(VolumeError) -> DirtyMap {
         let map = try newMap()
-        // The earlier run's chunks may have been others.
-        let start = min(start, ByteOffset(mover.space.bytes)).rounded(downTo: mover.pieceSize)
         try await mover.findExtents { map.mark($0) }
         let total = map.dirtyBytes
-        map.clear(Extent(from: .zero, to: start))
+        map.clear(Extent(from: .zero, to: settled(start)))
         progress.expect(total, done: total - map.dirtyBytes)
+        return map
+    }
 
-        let pieces = Pieces(map, size: mover.pieceSize, from: start, stop: stop)
+    /// The earlier run's chunks may have been others.
+    private func settled(_ start: ByteOffset) -> ByteOffset {
+        min(start, ByteOffset(mover.space.bytes)).rounded(downTo: mover.pieceSize)
+    }
+
+    /// Moves what is dirty.
+    func drain(_ map: DirtyMap, from start: ByteOffset) async throws(VolumeError) -> Outcome {
+        let pieces = Pieces(map, size: mover.pieceSize, grain: mover.grain, from: settled(start), stop: stop)
         let settleFailure = await withTaskGroup(of: VolumeError?.self) { group in
             group.addTask { await self.settleRegularly(pieces) }
             await withTaskGroup { workers in
@@ -53,28 +62,16 @@ struct Round {
     private func work(on pieces: Pieces) async {
         while let piece = pieces.next() {
             do throws(VolumeError) {
-                let (counted, wait) = pacing.begin(piece)
-                if wait > .zero {
-                    await pause(wait)
-                    // What only waited to be moved isn't under way.
-                    guard !stop.isAsked else { return pieces.giveBack(piece) }
-                }
-                let moved = try await mover.move(piece)
+                let counted = await pacing.wait(for: piece.extent, stop: stop, progress)
+                // What only waited to be moved isn't under way.
+                guard !stop.isAsked else { return pieces.giveBack(piece) }
+                let moved = try await mover.move(piece.extent)
                 pacing.end(counted: counted, moved: max(moved.found, moved.sent + moved.copied))
-                progress.advance(by: piece.length, moved)
+                progress.advance(by: piece.dirty, moved)
                 pieces.finish(piece)
             } catch {
                 return pieces.fail(piece, error)
             }
-        }
-    }
-
-    /// Sleeps, but not through a stop.
-    private func pause(_ duration: Duration) async {
-        if duration > .seconds(5) { progress.notice("held back by the bandwidth") }
-        let end = ContinuousClock.now + duration
-        while !stop.isAsked, ContinuousClock.now < end {
-            try? await Task.sleep(for: min(.milliseconds(100), end - ContinuousClock.now))
         }
     }
 
@@ -95,10 +92,9 @@ struct Round {
         max(1, min(Self.mostWorkers, Int(options.inFlight.bytes / max(1, mover.pieceSize.bytes))))
     }
 
-    /// Not finer than what is found, and not coarser than a piece, or a piece couldn't be taken by itself.
+    /// Not coarser than a piece, or a piece couldn't be taken by itself.
     private var granularity: Granularity {
-        let wanted = max(options.granularity.size, mover.grain)
-        return Granularity(min(wanted, mover.pieceSize)) ?? options.granularity
+        Granularity(min(options.granularity.size, mover.pieceSize)) ?? options.granularity
     }
 
     /// A map that takes more than this is a slip of the granularity.

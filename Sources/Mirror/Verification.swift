@@ -50,7 +50,13 @@ package struct Verification: Sendable {
     }
 
     /// Certain snapshots by their names, and the source's `head` with the target's.
-    func run(_ snapshots: [String], head: Revision) async throws(MoveError) -> [Difference] {
+    ///
+    /// - Parameters:
+    ///   - head: Nothing to leave it out.
+    ///   - part: Only this of the head, if it can be told in the space of the comparison.
+    func run(
+        _ snapshots: [String], head: Revision?, within part: Walk.Verified.Moved? = nil
+    ) async throws(MoveError) -> [Difference] {
         let ours = try await staged(.source) { () throws(VolumeError) in try await source.describe().snapshots }
         let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe().snapshots }
         var found: [Difference] = []
@@ -64,12 +70,13 @@ package struct Verification: Sendable {
             }
             try await compare(.snapshot(our), .snapshot(their), name, into: &found)
         }
-        try await compare(head, .head, nil, into: &found)
+        if let head { try await compare(head, .head, nil, within: part, into: &found) }
         return found
     }
 
     private func compare(
-        _ ours: Revision, _ theirs: Revision, _ snapshot: String?, into found: inout [Difference]
+        _ ours: Revision, _ theirs: Revision, _ snapshot: String?, within part: Walk.Verified.Moved? = nil,
+        into found: inout [Difference]
     ) async throws(MoveError) {
         let title = snapshot.map { "snapshot \($0)" } ?? "head"
         progress.begin("comparing \(title)")
@@ -86,7 +93,7 @@ package struct Verification: Sendable {
         case .success(let comparison):
             let isStopped: Bool
             do throws(VolumeError) {
-                let (difference, wasStopped) = try await first(in: comparison, snapshot, title)
+                let (difference, wasStopped) = try await first(in: comparison, within: part, snapshot, title)
                 if let difference { found.append(difference) }
                 isStopped = wasStopped
             } catch {
@@ -130,12 +137,12 @@ package struct Verification: Sendable {
     private func work(on pieces: Pieces, of comparison: any Comparison, _ earliest: Earliest) async {
         while let piece = pieces.next() {
             do throws(VolumeError) {
-                if let extent = try await comparison.firstDifference(in: piece) {
+                if let extent = try await comparison.firstDifference(in: piece.extent) {
                     earliest.note(extent)
                     // Those before this piece were given out already; those after don't matter any more.
                     pieces.endEarly()
                 }
-                progress.advance(by: piece.length)
+                progress.advance(by: piece.dirty)
                 pieces.finish(piece)
             } catch {
                 return pieces.fail(piece, error)
@@ -144,14 +151,18 @@ package struct Verification: Sendable {
     }
 
     private func first(
-        in comparison: any Comparison, _ snapshot: String?, _ title: String
+        in comparison: any Comparison, within part: Walk.Verified.Moved?, _ snapshot: String?, _ title: String
     ) async throws(VolumeError) -> (difference: Difference?, wasStopped: Bool) {
         let map = DirtyMap(
             size: comparison.space,
             granularity: Granularity(min(comparison.pieceSize, Granularity.standard.size)) ?? .standard)
-        try await comparison.findExtents { map.mark($0) }
+        if let part, part.space == comparison.space {
+            for extent in part.extents.extents { map.mark(extent) }
+        } else {
+            try await comparison.findExtents { map.mark($0) }
+        }
         progress.expect(map.dirtyBytes)
-        let pieces = Pieces(map, size: comparison.pieceSize, from: .zero, stop: stop)
+        let pieces = Pieces(map, size: comparison.pieceSize, grain: map.granularity.size, from: .zero, stop: stop)
         let earliest = Earliest()
         await withTaskGroup { group in
             for _ in 0..<Self.workers {

@@ -1,122 +1,184 @@
+internal import DirtyMap
 internal import Synchronization
 internal import Volumes
 
-/// The walk of a move along its source's snapshots, and the record of how far it has come.
+/// The walk of a move along its source's states, and the record of how far it has come.
 final class Walk: Sendable {
-    private let move: Move
-    private let noted: Mutex<Record>
+    /// Looks at what a step found before it is moved, and says whether to move it.
+    typealias Observer = @Sendable (_ dirtied: ByteCount, _ inMap: ByteCount) async -> Bool
+
+    enum Arrival: Equatable {
+        /// At the newest state that the source holds.
+        case at(Snapshot?)
+        /// The observer would rather not.
+        case declined
+    }
+
+    private struct State {
+        var record: Record
+        /// The states that the source holds for this move, oldest first; the newest is the head. None on a source that
+        /// can't hold one.
+        var frozen: [Snapshot] = []
+        /// What the source's user had when the walk was last planned.
+        var carried: [Snapshot] = []
+        var route: (any Route)?
+        var drained: (bytes: ByteCount, time: Duration) = (.zero, .zero)
+        var verified = Verified()
+    }
+
+    /// What was compared already.
+    struct Verified {
+        /// By their numbers at the source.
+        var snapshots: Set<UInt64> = []
+        /// Whether the head was, in the state that the target was in then.
+        var isHead = false
+        /// What was moved since, in the space of the route.
+        var since = Moved()
+
+        struct Moved: Sendable {
+            var space = ByteCount.zero
+            var extents = ExtentSet()
+        }
+    }
+
+    let move: Move
+    private let state: Mutex<State>
     /// One for all steps, so that none begins with a burst.
     private let pacing: Pacing
 
     init(_ move: Move, record: Record) {
         self.move = move
-        noted = Mutex(record)
-        pacing = Pacing(move.options.bandwidth)
+        state = Mutex(State(record: record))
+        pacing = Pacing(move.controls, move.time)
     }
 
-    var record: Record { noted.withLock { $0 } }
+    var record: Record { state.withLock { $0.record } }
+    var frozen: [Snapshot] { state.withLock { $0.frozen } }
+    /// The user's snapshots as they were when the walk was last planned.
+    var carried: [Snapshot] { state.withLock { $0.carried } }
 
-    private func note(_ change: @Sendable (inout Record) -> Void) async throws(VolumeError) {
-        let record = noted.withLock { record in
-            change(&record)
-            return record
+    var verified: Verified { state.withLock { $0.verified } }
+    func noteVerified(_ snapshots: [UInt64], head: Bool) {
+        state.withLock { state in
+            state.verified.snapshots.formUnion(snapshots)
+            if head {
+                state.verified.isHead = true
+                state.verified.since = Verified.Moved()
+            }
+        }
+    }
+
+    /// What was drained since this was last asked, and in how much time.
+    func takeDrained() -> (bytes: ByteCount, time: Duration) {
+        state.withLock { state in
+            defer { state.drained = (.zero, .zero) }
+            return state.drained
+        }
+    }
+
+    /// Called when the operator halts the move.
+    func whenPaused(_ body: @escaping @Sendable () async -> Void) { pacing.whenPaused(body) }
+
+    func note(_ change: @Sendable (inout Record) -> Void) async throws(VolumeError) {
+        let record = state.withLock { state in
+            change(&state.record)
+            return state.record
         }
         try await move.target.save(record: record.text())
     }
 
-    /// Takes every step there is, and those that come up meanwhile.
-    ///
-    /// - Parameter seen: The source as it was just now.
-    /// - Returns: The source as it was when nothing was left to do, and the state that the target is in.
-    func run(
-        from seen: VolumeDescription, _ report: inout Report
-    ) async throws(MoveError) -> (description: VolumeDescription, arrived: Snapshot?) {
-        var frozen = try await staged(.underWay) { () throws(VolumeError) in try await freeze() }
+    // MARK: Along the states
+
+    /// Has the source hold its head, and chooses the way for the bytes.
+    func begin(_ report: inout Report) async throws(MoveError) {
+        try await staged(.underWay) { () throws(VolumeError) in try await freezeAll() }
         let route = try await staged(.underWay) { () throws(VolumeError) in
             if let shorter = try await move.target.route(from: move.source) { return shorter }
             return StreamRoute(
                 source: move.source, target: move.target, granularity: move.options.granularity) as any Route
         }
+        state.withLock { $0.route = route }
         report.route = route is StreamRoute ? .stream : .objects
-        // What is walked along was seen after it was frozen: a snapshot taken between the two is older than the head.
-        var description = frozen.isEmpty ? move.carried(seen) : try await describe()
-        report.snapshotsFoundFinished = try await staged(.underWay) { () throws(VolumeError) in
-            try await move.target.kept().count
-        }
+        report.snapshotsFoundFinished = record.kept.count
+    }
+
+    /// Takes every step there is, to the newest state that the source holds.
+    ///
+    /// - Parameters:
+    ///   - title: What the last of them is to be called.
+    ///   - observer: Of the last of them.
+    func catchUp(
+        as title: String = "head", _ report: inout Report, observer: Observer? = nil
+    ) async throws(MoveError) -> Arrival {
         while true {
-            let kept = try await staged(.underWay) { () throws(VolumeError) in
-                try await move.target.kept().map(\.name)
-            }
-            guard !frozen.isEmpty else {
-                try await take(
-                    Step(base: nil, goal: .head, size: description.size), along: route, title: "head", &report)
-                try await refuseIfChanged()
-                return (description, nil)
-            }
-            let lineage = try lineage(along: description, frozen, kept)
-            try await mendKept(lineage)
-            for (index, step) in lineage.steps.enumerated() {
-                let title = title(of: step, kept.count + index + 1, description)
-                try await take(step, along: route, title: title, &report)
-            }
-            let arrived = lineage.steps.last?.goal.snapshot ?? lineage.arrived
-            move.progress.begin("looking whether \(move.source.address) was written to meanwhile")
-            let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
-                try await move.source.isUnchanged(since: arrived)
-            }
-            // Anew each time: a snapshot that the user takes meanwhile is one more step.
-            let present = try await describe()
-            let hasNewSnapshots = present.snapshots != description.snapshots
-            description = present
-            if isUnchanged, !hasNewSnapshots { return (description, arrived) }
-            if hasNewSnapshots { continue }
-            // A writer came meanwhile. If it has gone again, what it wrote is one more step.
-            try await Preflight(move).refuseSourceObstacles()
-            let name = Snapshot.transientName(.random(in: .min ... .max))
-            let newest = try await staged(.underWay) { () throws(VolumeError) in
-                try await note { $0.transients.append(name) }
-                return try await move.source.freeze(as: name)
-            }
-            if let newest { frozen.append(newest) }
-            description = try await describe()
+            let lineage = try await plan()
+            guard let step = lineage.steps.first else { return .at(lineage.arrived) }
+            let end = try await take(
+                step, title: self.title(of: step) ?? title, &report, observer: lineage.steps.count == 1 ? observer : nil
+            )
+            if end == .declined { return .declined }
         }
     }
 
-    /// A run may have been ended while it kept a snapshot: that is made whole before anything else is written.
-    private func mendKept(_ lineage: Lineage) async throws(MoveError) {
-        guard record.isUnderWay, let kept = lineage.arrived, kept.id == record.goal, !kept.isTransient else { return }
+    /// From nothing to the head of a source that can't hold a state.
+    func takeHead(_ size: ByteCount, _ report: inout Report) async throws(MoveError) {
+        _ = try await take(Step(base: nil, goal: .head, size: size), title: "head", &report, observer: nil)
+    }
+
+    /// What is to be done as things stand. Brings the target's snapshots in line first.
+    private func plan() async throws(MoveError) -> Lineage {
         try await staged(.underWay) { () throws(VolumeError) in
-            try await move.target.mend(kept)
-            try await noteArrival(at: kept.id)
+            while true {
+                let standing = try await move.source.standing()
+                let carried = move.options.snapshots == .none ? [] : standing.snapshots
+                let frozen = state.withLock { state in
+                    state.carried = carried
+                    state.frozen.removeAll { gone in !standing.transients.contains { $0.id == gone.id } }
+                    return state.frozen
+                }
+                try await reconcile(with: carried)
+                let record = record
+                let lineage = Lineage(
+                    carried: carried, frozen: frozen, arrived: record.arrived,
+                    goal: record.isUnderWay ? record.goal : nil, isMixed: record.isMixed)
+                // Somebody removed what the source held for us, or the state that the target was going to, the newest.
+                guard frozen.isEmpty || (lineage.steps.isEmpty && (record.isUnderWay || lineage.arrived == nil)) else {
+                    return lineage
+                }
+                try await freezeAnew()
+            }
         }
     }
 
-    private func noteArrival(at goal: UInt64?) async throws(VolumeError) {
-        try await note {
-            $0.isUnderWay = false
-            $0.arrived = goal
-            $0.goal = nil
-            $0.settledBytes = 0
+    /// Makes the target's snapshots those that the source has now.
+    private func reconcile(with carried: [Snapshot]) async throws(VolumeError) {
+        let record = record
+        let plan = KeptPlan(noted: record.kept, carried: carried, present: try await move.target.kept())
+        guard !plan.isEmpty || plan.rest != record.kept else { return }
+        guard plan.lost.isEmpty else {
+            throw VolumeError(
+                .damaged, "kept", on: move.target.address, reason: "a snapshot that it had kept is gone",
+                advice: "Begin anew after 'godwit abort \(move.target.address)'.")
         }
-    }
-
-    private func describe() async throws(MoveError) -> VolumeDescription {
-        try await staged(.underWay) { () throws(VolumeError) in move.carried(try await move.source.describe()) }
-    }
-
-    /// A source that can't hold a state must have stayed as it was by itself.
-    private func refuseIfChanged() async throws(MoveError) {
-        let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
-            try await move.source.isUnchanged(since: nil)
+        for snapshot in plan.unknown {
+            guard record.isUnderWay, let name = record.goalName, snapshot.isNamed(name) else {
+                throw VolumeError(
+                    .exists, "keep", on: "\(move.target.address)@\(snapshot.name)",
+                    reason: "the unfinished target has a snapshot that isn't this move's",
+                    advice: "Remove it, then give the same command again.")
+            }
+            // A run was ended in keeping it. Nothing was written since: made anew, all of it is right.
+            try await move.target.drop(snapshot)
         }
-        guard !isUnchanged else { return }
-        throw MoveError(
-            .noTarget, ["\(move.source.address) was changed while it was being moved"],
-            advice: "Remove what was made ('godwit abort \(move.target.address)'), and move it while nobody writes.")
+        for snapshot in plan.drops { try await move.target.drop(snapshot) }
+        for change in plan.changes { try await move.target.alter(change.kept, to: change.wanted) }
+        try await note { $0.kept = plan.rest }
     }
 
-    /// The states that the source holds for this move, oldest first; the newest is the head.
-    private func freeze() async throws(VolumeError) -> [Snapshot] {
+    // MARK: What the source holds
+
+    /// Has the source hold each state that the record knows of, and one at least.
+    private func freezeAll() async throws(VolumeError) {
         let client = move.source.client
         if record.transients.isEmpty {
             let name = Snapshot.transientName(.random(in: .min ... .max))
@@ -127,119 +189,177 @@ final class Walk: Sendable {
         } else if record.sourceClient != client {
             try await note { $0.sourceClient = client }
         }
-        var frozen: [Snapshot] = []
         for name in record.transients {
             guard let snapshot = try await move.source.freeze(as: name) else {
                 // Nothing is left on a source that can't hold a state.
-                try await note { $0.transients = [] }
-                return []
+                return try await note { $0.transients = [] }
             }
-            frozen.append(snapshot)
+            state.withLock { $0.frozen.append(snapshot) }
         }
-        return frozen
+        state.withLock { $0.frozen.sort { $0.id < $1.id } }
     }
 
-    private func lineage(
-        along description: VolumeDescription, _ frozen: [Snapshot], _ kept: [String]
-    ) throws(MoveError) -> Lineage {
-        let record = record
-        do throws(Lineage.Broken) {
-            return try Lineage(
-                carried: description.snapshots, frozen: frozen, kept: kept, arrived: record.arrived,
-                goal: record.isUnderWay ? record.goal : nil)
-        } catch {
-            let what =
-                switch error {
-                case .stateGone: "the snapshot that it was brought to is no more at \(move.source.address)"
-                case .keptGone(let name): "snapshot \(name) was removed from \(move.source.address), or made anew"
-                }
-            throw cantGoOn(what)
-        }
+    /// Has the source hold its head as it is now.
+    func freezeAnew() async throws(VolumeError) {
+        let name = Snapshot.transientName(.random(in: .min ... .max))
+        try await note { $0.transients.append(name) }
+        guard let newest = try await move.source.freeze(as: name) else { return }
+        state.withLock { $0.frozen.append(newest) }
     }
 
-    private func cantGoOn(_ why: String) -> MoveError {
-        MoveError(
-            .noTarget, ["\(move.target.address) can't be gone on with: \(why)"],
-            advice: "Begin anew after 'godwit abort \(move.target.address)'.")
+    /// Removes what the source holds besides the state that the target is in.
+    func dropOlder() async throws(VolumeError) {
+        guard let newest = frozen.last else { return }
+        let older = record.transients.filter { !newest.isNamed($0) }
+        guard !older.isEmpty else { return }
+        for name in older { try await move.source.thaw(name) }
+        state.withLock { $0.frozen = [newest] }
+        try await note { record in record.transients.removeAll { older.contains($0) } }
     }
 
-    private func title(of step: Step, _ number: Int, _ description: VolumeDescription) -> String {
-        guard let snapshot = step.goal.snapshot, !snapshot.isTransient else { return "head" }
-        return "snapshot \(snapshot.name) (\(number) of \(description.snapshots.count))"
+    // MARK: One step
+
+    private func title(of step: Step) -> String? {
+        guard let snapshot = step.goal.snapshot, !snapshot.isTransient else { return nil }
+        let carried = carried
+        let number = (carried.firstIndex { $0.id == snapshot.id } ?? 0) + 1
+        return "snapshot \(snapshot.name) (\(number) of \(carried.count))"
+    }
+
+    private enum StepEnd {
+        case arrived
+        /// The observer would rather not.
+        case declined
+        /// The source lacks a state that the step needs: it has to be planned anew.
+        case lost
     }
 
     private func take(
-        _ step: Step, along route: any Route, title: String, _ report: inout Report
-    ) async throws(MoveError) {
-        let began = ContinuousClock.now
+        _ step: Step, title: String, _ report: inout Report, observer: Observer?
+    ) async throws(MoveError) -> StepEnd {
+        let began = move.time.now()
         move.progress.begin(title)
-        let goal = step.goal.snapshot?.id
-        let isRepeated = record.isUnderWay && record.goal == goal
-        let kind = report.route
-        let start = isRepeated && record.route == kind ? ByteOffset(record.settledBytes) : .zero
         let mover: any StepMover
+        let start: ByteOffset
         do throws(VolumeError) {
-            if !isRepeated || record.route != kind {
-                try await note {
-                    $0.isUnderWay = true
-                    $0.route = kind
-                    $0.arrived = step.base?.id
-                    $0.goal = goal
-                    $0.settledBytes = 0
-                }
-            }
+            let resumed = try await noteBeginning(of: step, along: report.route)
+            start = resumed ?? .zero
             try await move.target.resize(to: step.size)
-            mover = try await route.begin(step, resumed: isRepeated ? start : nil)
+            guard let route = state.withLock({ $0.route }) else { preconditionFailure("a walk begins with its route") }
+            mover = try await route.begin(step, resumed: resumed)
         } catch {
-            throw await explained(error, step)
+            return try await noteLoss(of: step, or: error)
         }
         let outcome: Round.Outcome
         do throws(VolumeError) {
-            outcome = try await Round(
+            let round = Round(
                 mover: mover, options: move.options, pacing: pacing, progress: move.progress, stop: move.stop,
                 settle: { offset throws(VolumeError) in
                     try await mover.settle(upTo: offset)
                     try await self.note { $0.settledBytes = offset.bytes }
-                }
-            ).run(from: start)
+                })
+            let map = try await round.fill(from: start)
+            if let observer, await !observer(mover.dirtied ?? map.dirtyBytes, map.dirtyBytes) {
+                await mover.close()
+                return .declined
+            }
+            noteMoved(map)
+            let begun = move.time.now()
+            outcome = try await round.drain(map, from: start)
             if outcome == .finished { try await mover.finish() }
+            let moved = move.progress.current.moved
+            state.withLock { state in
+                state.drained.bytes += max(moved.found, moved.sent + moved.copied)
+                state.drained.time += move.time.now() - begun
+            }
         } catch {
             await mover.close()
-            throw await explained(error, step)
+            return try await noteLoss(of: step, or: error)
         }
         await mover.close()
-        let moved = move.progress.current.moved
-        report.steps.append(
-            Report.StepReport(
-                snapshot: step.goal.snapshot.flatMap { $0.isTransient ? nil : $0.name }, means: mover.means,
-                foundBytes: moved.found.bytes, sentBytes: moved.sent.bytes, copiedBytes: moved.copied.bytes,
-                zeroedBytes: moved.zeroed.bytes, seconds: (ContinuousClock.now - began).seconds))
-        guard outcome == .finished else {
-            throw MoveError(.resumable, ["stopped at \(title)"])
-        }
+        report.add(
+            step, means: mover.means, move.progress.current.moved, seconds: (move.time.now() - began).seconds)
+        guard outcome == .finished else { throw MoveError(.resumable, ["stopped at \(title)"]) }
         // What was read of a snapshot that was removed meanwhile is something else: before anything is kept of it.
-        if let gone = try await staged(.underWay, { () throws(VolumeError) in try await missing(of: step) }) {
-            throw cantGoOn("snapshot \(gone.name) was removed from \(move.source.address) meanwhile")
+        guard try await staged(.underWay, { () throws(VolumeError) in try await holds(step) }) else {
+            return try await noteLoss(of: step, or: nil)
         }
+        try await staged(.underWay) { () throws(VolumeError) in try await noteArrival(at: step.goal.snapshot) }
+        return .arrived
+    }
+
+    /// Remembers what is about to be moved, until it is compared.
+    private func noteMoved(_ map: DirtyMap) {
+        guard verified.isHead else { return }
+        let runs = ExtentSet(map.runs())
+        state.withLock { state in
+            state.verified.since.space = map.size
+            state.verified.since.extents = state.verified.since.extents.union(runs)
+        }
+    }
+
+    /// - Returns: Where an earlier run of the very step had come to; nothing if nothing of it can be there.
+    private func noteBeginning(
+        of step: Step, along route: Report.RouteKind?
+    ) async throws(VolumeError) -> ByteOffset? {
+        let record = record
+        let goal = step.goal.snapshot
+        let isRepeated = record.isUnderWay && record.goal == goal?.id
+        let isSame =
+            isRepeated && record.route == route && record.arrived == step.base?.id && record.isMixed == step.isMixed
+        if isSame { return ByteOffset(record.settledBytes) }
+        try await note { record in
+            record.isUnderWay = true
+            record.route = route
+            record.arrived = step.base?.id
+            record.goal = goal?.id
+            record.goalName = goal.flatMap { $0.isTransient ? nil : $0.name }
+            record.isMixed = step.isMixed
+            record.settledBytes = 0
+        }
+        return isRepeated ? .zero : nil
+    }
+
+    private func noteArrival(at goal: Snapshot?) async throws(VolumeError) {
+        var kept: [Kept] = []
+        if let goal, !goal.isTransient {
+            kept = [Kept(source: goal.id, target: try await move.target.keep(goal).id)]
+        }
+        let new = kept
+        try await note { record in
+            record.isUnderWay = false
+            record.isMixed = false
+            record.arrived = goal?.id
+            record.goal = nil
+            record.goalName = nil
+            record.settledBytes = 0
+            record.kept += new
+        }
+    }
+
+    /// The source lacks a state that the step needs; otherwise throws what it failed of.
+    private func noteLoss(of step: Step, or error: VolumeError?) async throws(MoveError) -> StepEnd {
+        if let error {
+            guard error.kind != .unreachable, (try? await holds(step)) == false else {
+                throw MoveError(error, at: .underWay)
+            }
+        }
+        // What stands at the target may be of any state that came after the base.
         try await staged(.underWay) { () throws(VolumeError) in
-            if let snapshot = step.goal.snapshot, !snapshot.isTransient { try await move.target.keep(snapshot) }
-            try await noteArrival(at: goal)
+            try await note { record in
+                record.isUnderWay = true
+                record.isMixed = true
+                record.settledBytes = 0
+            }
         }
+        return .lost
     }
 
-    /// The snapshot that a step needs and the source doesn't hold any more.
-    private func missing(of step: Step) async throws(VolumeError) -> Snapshot? {
+    /// Whether the source holds the states that a step goes from and to.
+    private func holds(_ step: Step) async throws(VolumeError) -> Bool {
         for needed in [step.base, step.goal.snapshot].compactMap(\.self) {
-            guard try await move.source.holds(needed) else { return needed }
+            guard try await move.source.holds(needed) else { return false }
         }
-        return nil
-    }
-
-    /// What a failure of a step means: without the snapshots that it goes from and to, it can't be gone on with.
-    private func explained(_ error: VolumeError, _ step: Step) async -> MoveError {
-        guard error.kind != .unreachable, let gone = try? await missing(of: step) else {
-            return MoveError(error, at: .underWay)
-        }
-        return cantGoOn("snapshot \(gone.name) was removed from \(move.source.address) meanwhile")
+        return true
     }
 }

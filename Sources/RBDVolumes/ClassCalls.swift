@@ -12,6 +12,18 @@ struct ClassCall: Sendable {
     }
 }
 
+extension ClassCall {
+    static func setMetadata(_ pairs: [(key: String, value: [UInt8])]) -> ClassCall {
+        let encoded = pairs.map { pair in
+            CephEncoder.string(pair.key) + CephEncoder.integer(UInt32(pair.value.count)) + pair.value
+        }
+        return ClassCall("metadata_set", CephEncoder.integer(UInt32(pairs.count)) + encoded.joined())
+    }
+    static func removeMetadata(_ key: String) -> ClassCall {
+        ClassCall("metadata_remove", CephEncoder.string(key))
+    }
+}
+
 /// What a method answered, or a negative errno.
 struct ClassAnswer: Sendable {
     let code: Int32
@@ -58,20 +70,22 @@ extension Pool {
 }
 
 extension Pool {
-    /// Has a method change an object.
-    func change(_ object: String, _ call: ClassCall) async throws(VolumeError) {
+    /// Has methods change an object, all or none.
+    func change(_ object: String, _ calls: ClassCall...) async throws(VolumeError) {
         try await blocking { () throws(VolumeError) in
             let operation = unsafe rados_create_write_op()
             defer { unsafe rados_release_write_op(operation) }
             // What was removed meanwhile isn't made anew.
             unsafe rados_write_op_assert_exists(operation)
-            unsafe call.input.withUnsafeBytes { buffer in
-                unsafe rados_write_op_exec(
-                    operation, "rbd", call.method, buffer.baseAddress?.assumingMemoryBound(to: CChar.self),
-                    buffer.count, nil)
+            for call in calls {
+                unsafe call.input.withUnsafeBytes { buffer in
+                    unsafe rados_write_op_exec(
+                        operation, "rbd", call.method, buffer.baseAddress?.assumingMemoryBound(to: CChar.self),
+                        buffer.count, nil)
+                }
             }
             unsafe try check(
-                rados_write_op_operate(operation, self.handle, object, nil, 0), call.method,
+                rados_write_op_operate(operation, self.handle, object, nil, 0), calls.last?.method ?? "exec",
                 on: "object \(object) of pool \(self.path)")
         }
     }

@@ -17,6 +17,8 @@ package import Volumes
     package let fsid: String
     /// How this client is known to the OSDs, as a blocklist takes it.
     let clientAddresses: String
+    /// Its number among all clients of the cluster: "client.4127".
+    let clientNumber: Int64
 
     private init(handle: rados_t) throws(VolumeError) {
         unsafe self.handle = unsafe handle
@@ -27,6 +29,7 @@ package import Volumes
         let code = unsafe rados_getaddrs(handle, &addresses)
         clientAddresses = unsafe code == 0 ? addresses.map { unsafe String(cString: $0) } ?? "" : ""
         unsafe rados_buffer_free(addresses)
+        clientNumber = Int64(bitPattern: unsafe rados_get_instance_id(handle))
     }
 
     deinit { unsafe rados_shutdown(handle) }

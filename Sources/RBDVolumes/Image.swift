@@ -244,6 +244,10 @@ extension Image {
         try await metadata()[key]
     }
 
+    func removeMetadata(_ key: [UInt8]) async throws(VolumeError) {
+        unsafe try await call("rbd_metadata_remove") { unsafe rbd_metadata_remove($0, Self.cString(key)) }
+    }
+
     func setMetadata(_ key: [UInt8], to value: [UInt8]) async throws(VolumeError) {
         unsafe try await call("rbd_metadata_set") {
             unsafe rbd_metadata_set($0, Self.cString(key), Self.cString(value))

@@ -51,7 +51,7 @@ struct HeaderSnapshot: Sendable, Equatable {
     let flags: UInt64
     /// How much of a parent shows; bytes.
     let overlap: ByteCount
-
+    var isProtected = false
 }
 
 extension ImageHeader {
@@ -193,7 +193,7 @@ extension HeaderSnapshot {
         _ ids: [UInt64], ofImage image: String, in pool: Pool
     ) async throws(VolumeError) -> [HeaderSnapshot] {
         let object = "rbd_header." + image
-        let methods = ["snapshot_get", "get_flags", "parent_overlap_get"]
+        let methods = ["snapshot_get", "get_flags", "parent_overlap_get", "get_protection_status"]
         let calls = ids.flatMap { id in methods.map { ClassCall($0, CephEncoder.integer(id)) } }
         guard let answers = try await pool.call(calls, on: object) else { return [] }
         var found: [HeaderSnapshot] = []
@@ -218,9 +218,14 @@ extension HeaderSnapshot {
             let overlap = try own[2].decoded(of: object, in: pool) { decoder throws(CephDecoder.Malformed) in
                 try decoder.overlap()
             }
+            // RBD_PROTECTION_STATUS_PROTECTED (cls/rbd/cls_rbd_types.h).
+            let isProtected = try own[3].decoded(of: object, in: pool) { decoder throws(CephDecoder.Malformed) in
+                try decoder.integer(UInt8.self) == 2
+            }
             found.append(
                 HeaderSnapshot(
-                    id: id, name: name, kind: kind, size: size, flags: flags, overlap: overlap))
+                    id: id, name: name, kind: kind, size: size, flags: flags, overlap: overlap,
+                    isProtected: isProtected))
         }
         return found
     }

@@ -11,7 +11,15 @@ enum Marking {
     static let prefix = "godwit."
     static let record = "godwit.record"
     static let holder = "godwit.holder"
+    /// In a source: the limit that a live move has put on its clients, and what there was before.
+    static let throttle = "godwit.throttle"
+    /// In a source: which process moves it live, and where.
+    static let claim = "godwit.live"
+    /// In a source: where a live move has brought it.
+    static let moved = "godwit.moved"
     static let suffix = ".godwit-unfinished"
+    /// Of a source that was moved, where it was to be renamed.
+    static let movedSuffix = ".godwit-moved"
 
     static func unfinished(_ name: String) -> String { name + suffix }
 }
@@ -20,8 +28,7 @@ enum Marking {
 // client of the image and read the header anew, which takes ten times as long. No client has to know.
 extension Image {
     func mark(_ key: String, _ value: String) async throws(VolumeError) {
-        let pairs = CephEncoder.integer(UInt32(1)) + CephEncoder.string(key) + CephEncoder.string(value)
-        try await pool.change("rbd_header." + (try await imageID()), ClassCall("metadata_set", pairs))
+        try await pool.change("rbd_header." + (try await imageID()), .setMetadata([(key, Array(value.utf8))]))
     }
 
     /// Without complaint if there is none.
@@ -34,8 +41,7 @@ extension Image {
             }
             return
         }
-        try await pool.change(
-            "rbd_header." + (try await imageID()), ClassCall("metadata_remove", CephEncoder.string(key)))
+        try await pool.change("rbd_header." + (try await imageID()), .removeMetadata(key))
     }
 }
 

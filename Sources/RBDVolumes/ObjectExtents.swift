@@ -15,6 +15,9 @@ final class ObjectExtents: Sendable {
     private let map: ObjectMap?
     /// The object map of an older state.
     private let loadMap: @Sendable (Snapshot) async throws(VolumeError) -> ObjectMap?
+    /// Which objects may differ from an older state; nothing if the object maps don't tell.
+    private let loadChanged: @Sendable (Snapshot) async throws(VolumeError) -> ObjectMap?
+    private let changedMaps = Mutex<[UInt64: ObjectMap?]>([:])
     /// By snapshot; nothing for a snapshot without one.
     private let olderMaps = Mutex<[UInt64: ObjectMap?]>([:])
 
@@ -23,7 +26,10 @@ final class ObjectExtents: Sendable {
     ///   - snapshot: The state to tell of; nothing for the head.
     init(
         of objects: DataObjects, striping: Striping, at snapshot: Snapshot?, map: ObjectMap?,
-        loadMap: @escaping @Sendable (Snapshot) async throws(VolumeError) -> ObjectMap?
+        loadMap: @escaping @Sendable (Snapshot) async throws(VolumeError) -> ObjectMap?,
+        loadChanged: @escaping @Sendable (Snapshot) async throws(VolumeError) -> ObjectMap? = {
+            (_) throws(VolumeError) in nil
+        }
     ) throws(VolumeError) {
         self.objects = try objects.showing(snapshot?.id ?? CCEPH_HEAD)
         histories = try objects.showing(CCEPH_SNAP_DIR)
@@ -31,6 +37,7 @@ final class ObjectExtents: Sendable {
         self.snapshot = snapshot
         self.map = map
         self.loadMap = loadMap
+        self.loadChanged = loadChanged
     }
 
     /// Erasure-coded pools can't tell the extents of their objects: one object that exists is asked.
@@ -55,12 +62,25 @@ final class ObjectExtents: Sendable {
         guard let map else { return Array(numbers) }
         var older: ObjectMap?
         if let base {
+            if let changed = try await changedMap(base) {
+                var found: [Int] = []
+                changed.existingRuns(in: numbers, with: nil) { found += $0 }
+                return found
+            }
             older = try await olderMap(base)
             guard older != nil else { return Array(numbers) }
         }
         var found: [Int] = []
         map.existingRuns(in: numbers, with: older) { found += $0 }
         return found
+    }
+
+    /// Asked once.
+    private func changedMap(_ base: Snapshot) async throws(VolumeError) -> ObjectMap? {
+        if let known = changedMaps.withLock({ $0[base.id] }) { return known }
+        let map = try await loadChanged(base)
+        changedMaps.withLock { $0[base.id] = .some(map) }
+        return map
     }
 
     /// Read once.

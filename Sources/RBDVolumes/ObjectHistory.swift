@@ -65,6 +65,12 @@ package struct ObjectHistory: Sendable, Equatable {
         return dirty.isEmpty ? .none : .written(dirty: dirty, size: size, didExist: true)
     }
 
+    /// Whether a snapshot shows the object; the head, without one.
+    package func exists(at snapshot: UInt64?) -> Bool {
+        guard let snapshot else { return versions.contains { $0.id == Version.head } }
+        return index(shownAt: snapshot) != nil
+    }
+
     /// Which version a snapshot shows; nothing if the object didn't exist then.
     private func index(shownAt snapshot: UInt64) -> Int? {
         guard let index = versions.firstIndex(where: { $0.id >= snapshot }) else { return nil }

@@ -51,6 +51,24 @@ package struct ObjectMap: Sendable, Equatable {
         return bits.reduce(0) { $0 + inByte[Int($1)] }
     }
 
+    /// The objects that were written, made or removed since `base`, marked as existing. For a map that tells which
+    /// objects are clean (`RBD_FEATURE_FAST_DIFF`).
+    ///
+    /// - Parameter between: The maps of the snapshots between the two: each tells what was written since the one before.
+    package func changed(since base: ObjectMap, through between: [ObjectMap] = []) -> ObjectMap {
+        var changed = ObjectMap(count: max(count, base.count))
+        for index in changed.bits.indices {
+            func byte(_ map: ObjectMap) -> UInt8 { index < map.bits.count ? map.bits[index] : 0 }
+            // In each pair of bits: 01 and 10 are written, 11 is clean, 00 is absent.
+            func written(_ byte: UInt8) -> UInt8 { (byte >> 1 ^ byte) & 0x55 }
+            func exists(_ byte: UInt8) -> UInt8 { (byte >> 1 | byte) & 0x55 }
+            changed.bits[index] =
+                between.reduce(written(byte(self))) { $0 | written(byte($1)) }
+                | (exists(byte(self)) ^ exists(byte(base)))
+        }
+        return changed
+    }
+
     /// Every object that may exist here or in `other`.
     package func union(_ other: ObjectMap) -> ObjectMap {
         var union = count >= other.count ? self : other

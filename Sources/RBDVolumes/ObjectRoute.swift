@@ -31,6 +31,10 @@ final class ObjectMover: StepMover {
     private let context: SnapshotContext
     private let sourceMap: ObjectMap?
     private let baseMap: ObjectMap?
+    /// The objects that may differ from the base; nothing if the maps don't tell.
+    private let changedMap: ObjectMap?
+    /// The target may hold anything that came after the base.
+    private let isMixed: Bool
     private let objectCount: Int
     private let volumeSize: ByteCount
     /// Objects end where the volume does, where a byte's place in its object is its place in the volume.
@@ -43,13 +47,17 @@ final class ObjectMover: StepMover {
     private let before: ObjectMap?
     private let after: Mutex<ObjectMap?>
     private let expectation = Mutex(FullObjects())
+    /// Objects asked at once what changed of them.
+    private static let asked = 32
+    private let changes = Mutex(KnownChanges())
 
     init(_ route: ObjectRoute, _ step: Step, resumed: ByteOffset?) async throws(VolumeError) {
         base = step.base
         goal = step.goal.snapshot
         volumeSize = step.size
         pieceSize = route.objectSize
-        isRepeated = resumed != nil
+        isMixed = step.isMixed
+        isRepeated = resumed != nil || step.isMixed
         let view = try await route.source.view(of: step)
         objectCount = view.objectCount
         space = ByteCount(UInt64(objectCount) * pieceSize.bytes)
@@ -58,6 +66,7 @@ final class ObjectMover: StepMover {
         histories = try view.objects.showing(CCEPH_SNAP_DIR)
         sourceMap = view.map
         baseMap = view.baseMap
+        changedMap = view.changedMap
 
         let destination = try await route.target.objects()
         targetObjects = destination.objects
@@ -93,43 +102,119 @@ final class ObjectMover: StepMover {
 
     private func forEachCandidate(_ found: (Range<Int>) -> Void) {
         let all = 0..<objectCount
+        func hand(_ map: ObjectMap, _ other: ObjectMap?) {
+            map.existingRuns(with: other) { numbers in
+                let within = numbers.clamped(to: all)
+                if !within.isEmpty { found(within) }
+            }
+        }
+        if isMixed {
+            // What the target has may be of a state that is no more.
+            guard let sourceMap, let before else { return found(all) }
+            return hand(baseMap.map { sourceMap.union($0) } ?? sourceMap, before)
+        }
+        if let changedMap { return hand(changedMap, nil) }
         // The base's map must be known as well: an object that is no more has to go at the target, too.
         guard let sourceMap, base == nil || baseMap != nil else { return found(all) }
-        sourceMap.existingRuns(with: baseMap) { numbers in
-            let within = numbers.clamped(to: all)
-            if !within.isEmpty { found(within) }
+        hand(sourceMap, baseMap)
+    }
+
+    func findExtents(_ found: @escaping @Sendable (Extent) -> Void) async throws(VolumeError) {
+        var candidates: [Range<Int>] = []
+        forEachCandidate { candidates.append($0) }
+        guard let base, !isMixed else {
+            for numbers in candidates { found(extent(of: numbers)) }
+            return
+        }
+        // What is exactly dirty is asked of each object once, and kept until the object is moved.
+        _ = try await concurrently(candidates.joined(), limit: Self.asked) { number throws(VolumeError) in
+            let change = try await self.change(of: number, since: base)
+            let dirty = self.dirty(change, in: number)
+            guard !dirty.isEmpty else { return try await self.note(number, .untouched) }
+            self.changes.withLock { $0.note(change, dirty, of: number) }
+            let start = self.extent(of: number..<number + 1).offset
+            for part in dirty.extents { found(Extent(offset: start + (part.offset - .zero), length: part.length)) }
         }
     }
 
-    func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {
-        forEachCandidate { numbers in
-            found(
-                Extent(
-                    from: ByteOffset(UInt64(numbers.lowerBound) * pieceSize.bytes),
-                    to: ByteOffset(UInt64(numbers.upperBound) * pieceSize.bytes)))
+    var dirtied: ByteCount? { base == nil || isMixed ? nil : changes.withLock { $0.total } }
+
+    /// What of an object may differ from the base, within the volume; all of one that is no more.
+    private func dirty(_ change: ObjectHistory.Change, in number: Int) -> ExtentSet {
+        let whole = Extent(offset: .zero, length: length(of: number))
+        switch change {
+        case .none: return ExtentSet()
+        case .removed: return ExtentSet([whole])
+        case .written(let dirty, _, _): return dirty.intersection(whole)
         }
+    }
+
+    private func extent(of numbers: Range<Int>) -> Extent {
+        Extent(
+            from: ByteOffset(UInt64(numbers.lowerBound) * pieceSize.bytes),
+            to: ByteOffset(UInt64(numbers.upperBound) * pieceSize.bytes))
+    }
+
+    private func change(of number: Int, since base: Snapshot) async throws(VolumeError) -> ObjectHistory.Change {
+        try await histories.history(of: number)?.change(since: base.id, to: goal?.id) ?? .none
     }
 
     func move(_ piece: Extent) async throws(VolumeError) -> Moved {
         let number = Int(piece.offset.bytes / pieceSize.bytes)
-        guard let base else { return try await moveWhole(number) }
-        let change = try await histories.history(of: number)?.change(since: base.id, to: goal?.id) ?? .none
+        guard let base else { return try await isMixed ? replace(number) : moveWhole(number) }
+        let known = changes.withLock { $0.take(number) }
+        let change = if let known { known } else { try await change(of: number, since: base) }
         switch change {
+        case .none where isMixed && mayExist(number):
+            // It may have come and gone after the base.
+            let exists = try await histories.history(of: number)?.exists(at: goal?.id) ?? false
+            return try await exists ? untouched(number) : remove(number)
         case .none:
             // Nothing to do; but if this was announced, and never made, the map must say so.
-            try await note(number, .untouched)
-            return Moved()
+            return try await untouched(number)
         case .removed:
-            if mayExist(number) { try await targetObjects.apply(.removal(), to: number, under: context) }
-            try await note(number, .removed)
-            var moved = Moved()
-            moved.zeroed = pieceSize
-            return moved
+            return try await remove(number)
         case .written(_, _, didExist: false) where !mayExist(number):
             return try await moveWhole(number)
+        case .written(_, _, didExist: false) where isMixed:
+            return try await replace(number)
         case .written(let dirty, let size, _):
             return try await moveParts(number, dirty, size: size)
         }
+    }
+
+    private func untouched(_ number: Int) async throws(VolumeError) -> Moved {
+        try await note(number, .untouched)
+        return Moved()
+    }
+
+    private func remove(_ number: Int) async throws(VolumeError) -> Moved {
+        if mayExist(number) { try await targetObjects.apply(.removal(), to: number, under: context) }
+        try await note(number, .removed)
+        var moved = Moved()
+        moved.zeroed = pieceSize
+        return moved
+    }
+
+    /// Makes an object what the goal has, whatever the target has there.
+    private func replace(_ number: Int) async throws(VolumeError) -> Moved {
+        guard mayExist(number) else { return try await moveWhole(number) }
+        let whole = Extent(offset: .zero, length: length(of: number))
+        guard let read = try await sourceObjects.read(number, ExtentSet([whole])) else {
+            return try await remove(number)
+        }
+        let data = read.nonzero()
+        guard let last = data.last else { return try await remove(number) }
+        let written = ExtentSet(data.map { $0.extent })
+        let zeros = ExtentSet([Extent(from: .zero, to: last.extent.end)]).subtracting(written)
+        try await targetObjects.apply(
+            .parts(truncate: last.extent.end - .zero, zeros: zeros, data: data, of: read), to: number, under: context)
+        try await note(number, .written)
+        var moved = Moved()
+        moved.found = read.total
+        moved.sent = written.total
+        moved.zeroed = zeros.total
+        return moved
     }
 
     /// An object that the target doesn't have yet.
@@ -184,7 +269,7 @@ final class ObjectMover: StepMover {
         if mayExist(number) {
             moved.zeroed = zeros.total
             // An object that ends earlier than it did: cut it, rather than leave a tail of zeros.
-            let cut = dirty.end > ByteOffset(size.bytes) ? size : nil
+            let cut = isMixed || dirty.end > ByteOffset(size.bytes) ? size : nil
             let rest = cut.map { zeros.intersection(Extent(offset: .zero, length: $0)) } ?? zeros
             try await targetObjects.apply(
                 .parts(truncate: cut, zeros: rest, data: data, of: read), to: number, under: context)
@@ -250,38 +335,21 @@ extension RBDSource {
         /// Which objects exist in the step's goal; nothing if that can't be told without asking each.
         let map: ObjectMap?
         let baseMap: ObjectMap?
+        let changedMap: ObjectMap?
     }
 
     fileprivate func view(of step: Step) async throws(VolumeError) -> StepView {
         let header = try await neededHeader()
         let goal = step.goal.snapshot
         var baseMap: ObjectMap?
-        if let base = step.base { baseMap = try await objectMap(of: base.id, header) }
+        var changedMap: ObjectMap?
+        if let base = step.base {
+            baseMap = try await objectMap(of: base.id, header)
+            changedMap = try await pool.changedObjects(since: base.id, to: goal?.id, header)
+        }
         return StepView(
             objects: try pool.dataObjects(of: header), objectCount: header.striping.objectCount(of: step.size),
-            isPlain: header.layout.isPlain, map: try await objectMap(of: goal?.id, header), baseMap: baseMap)
-    }
-}
-
-/// Whether the next object is likely to be full of data, going by those before it: then it is worth asking its OSD,
-/// so that it can be copied without passing through here.
-struct FullObjects {
-    /// As many in a row make the next one likely. Few, as asking in vain costs one small operation.
-    private static let enough = 3
-    private var inRow = 0
-
-    var isLikely: Bool { inRow >= Self.enough }
-
-    mutating func saw(full: Bool) { inRow = full ? min(inRow + 1, Self.enough) : 0 }
-}
-
-extension ObjectDigest {
-    /// What a block of zeros hashes to.
-    static let zeroHash = xxhash64(ofZeros: zeroBlock)
-
-    /// Whether the object has data in every block up to `length`, and nothing after.
-    func isFull(_ length: ByteCount, chunk: ByteCount) -> Bool {
-        guard size == length, let hashes, hashes.count == length.pieces(of: chunk) else { return false }
-        return !hashes.contains(Self.zeroHash)
+            isPlain: header.layout.isPlain, map: try await objectMap(of: goal?.id, header), baseMap: baseMap,
+            changedMap: changedMap)
     }
 }

@@ -105,6 +105,24 @@ package final class RBDSource: SourceVolume {
         }
     }
 
+    package func standing() async throws(VolumeError) -> Standing {
+        let listed: [Snapshot]
+        let size: ByteCount
+        if let header = try await header() {
+            size = header.size
+            listed = header.snapshots.filter { $0.kind == .user }.map { state in
+                Snapshot(id: state.id, name: state.name, size: state.size, isProtected: state.isProtected)
+            }
+        } else {
+            (size, listed) = try await withImage { image throws(VolumeError) in
+                let user = try await image.snapshots().filter { $0.kind == RBD_SNAP_NAMESPACE_TYPE_USER }
+                return (try await image.size(), user.map(\.snapshot))
+            }
+        }
+        return Standing(
+            size: size, snapshots: listed.filter { !$0.isTransient }, transients: listed.filter(\.isTransient))
+    }
+
     package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool {
         if let header = try await header() {
             return header.snapshots.contains { $0.kind == .user && $0.id == snapshot.id }
@@ -198,7 +216,13 @@ extension Image {
         if try await hasClones() { notCarried.append("clones made from snapshots of this image stay its own") }
         if let limit = try await snapshotLimit() { notCarried.append("the snapshot limit of \(limit)") }
         notCarried.append("timestamps of creation, access and snapshots")
-        let metadata = try await metadata()
+        var metadata = try await metadata()
+        // What a live move has put there isn't the user's.
+        if let mark = metadata[Marking.throttle].flatMap({ ThrottleMark(encoded: Array($0.utf8)) }),
+            metadata[ThrottleMark.key].map({ Array($0.utf8) }) == mark.set
+        {
+            metadata[bytes: Array(ThrottleMark.key.utf8)] = mark.previous
+        }
         var description = VolumeDescription(
             identity: "rbd:\(pool.cluster.fsid)/\(pool.id)/\(pool.namespace)/\(try await imageID())",
             size: try await size(),
@@ -208,6 +232,7 @@ extension Image {
             metadata: metadata.without(prefix: Marking.prefix),
             mostBytes: try await mostBytes(in: listed.map(\.snapshot)),
             notCarried: notCarried)
+        description.movedTo = metadata[Marking.moved]
         if try await hasParentInAnyState() {
             description.changed.append("the clone is flattened: the target has no parent")
         }

@@ -161,7 +161,7 @@ package final class RBDTarget: TargetVolume {
         return image
     }
 
-    private func notOwned() -> VolumeError {
+    func notOwned() -> VolumeError {
         VolumeError(.failed, "own", on: address, reason: "the target isn't this process's")
     }
 
@@ -178,54 +178,12 @@ package final class RBDTarget: TargetVolume {
         }
     }
 
-    package func kept() async throws(VolumeError) -> [Snapshot] {
-        try await image().snapshots().map(\.snapshot)
-    }
-
     package func resize(to size: ByteCount) async throws(VolumeError) {
         let present = try await image().size()
         guard present != size else { return }
         // To shrink, librbd removes the objects that it believes are there: it must have read the map as it is now.
         if size < present { try await reopen() }
         unsafe try await image().call("rbd_resize2") { unsafe rbd_resize2($0, size.bytes, true, goOn, nil) }
-    }
-
-    package func keep(_ snapshot: Snapshot) async throws(VolumeError) {
-        let image = try image()
-        let name = snapshot.name
-        if try await !kept().contains(where: { $0.isNamed(name) }) {
-            let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
-            unsafe try await image.call("rbd_snap_create2") { unsafe rbd_snap_create2($0, name, flags, nil, nil) }
-        }
-        guard let present = try await kept().first(where: { $0.isNamed(name) }) else {
-            throw VolumeError(.failed, "rbd_snap_create2", on: address, reason: "made a snapshot that isn't listed")
-        }
-        // librbd says nothing if it couldn't write the snapshot's object map, in a full pool: nobody could open it.
-        if let maps = try await objects().maps {
-            let count = Striping(try await image.layout()).objectCount(of: present.size)
-            guard try await maps.load(present.id, objects: count) != nil else {
-                throw VolumeError(
-                    .full, "rbd_snap_create2", on: address, reason: "snapshot \(name) was made without its object map",
-                    advice: "Make room in the pool, or raise its quota; then give the same command again.")
-            }
-        }
-        if snapshot.isProtected, !present.isProtected {
-            unsafe try await image.call("rbd_snap_protect") { unsafe rbd_snap_protect($0, name) }
-        }
-    }
-
-    package func mend(_ snapshot: Snapshot) async throws(VolumeError) {
-        let image = try image()
-        // librbd adds a snapshot to the header first, then makes its object map,
-        // and marks in the head's what is unchanged since. Nothing was written since: made anew, all of it is right.
-        if let present = try await kept().last, present.isNamed(snapshot.name) {
-            if present.isProtected {
-                let name = snapshot.name
-                unsafe try await image.call("rbd_snap_unprotect") { unsafe rbd_snap_unprotect($0, name) }
-            }
-            unsafe try await image.call("rbd_snap_remove_by_id") { unsafe rbd_snap_remove_by_id($0, present.id) }
-        }
-        try await keep(snapshot)
     }
 
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
@@ -284,96 +242,6 @@ package final class RBDTarget: TargetVolume {
         let count = try await image().objectCount()
         if let maps = try await objects().maps, try await maps.load(nil, objects: count) == nil { return nil }
         return ObjectRoute(source: source, target: self, objectSize: from.objectSize)
-    }
-
-    // MARK: Finishing it, or giving it up
-
-    package func commit(as source: VolumeDescription) async throws(VolumeError) {
-        guard let image = owned.withLock({ $0 }) else {
-            guard case .committed = try await state() else { throw notOwned() }
-            return try await settleName()
-        }
-        let layout = wishes.applied(to: source.layout)
-        for (key, value) in source.metadata.pairs {
-            try await image.setMetadata(key, to: value)
-        }
-        if layout.features.contains("journaling"), try await !image.features().contains(.journaling) {
-            let journaling = Features.journaling.rawValue
-            unsafe try await image.call("rbd_update_features") { unsafe rbd_update_features($0, journaling, 1) }
-        }
-        // The rename may want the lock for itself. The image stays open, and the holder's name in it, until the move is
-        // over: this process may die before that.
-        try await unlock(image)
-        try await settleName()
-    }
-
-    package func forget() async throws(VolumeError) {
-        func forget(_ image: Image) async throws(VolumeError) {
-            try await image.unmark(Marking.holder)
-            try await image.unmark(Marking.record)
-        }
-        guard let image = owned.withLock({ $0.take() }) else {
-            try await settleName()
-            return try await withImage(name, for: .writing) { image throws(VolumeError) in
-                // A run that was ended after the rename has left it, where the image has no lock of librbd's own.
-                try await image.breakAdvisoryLocks()
-                try await forget(image)
-            }
-        }
-        do throws(VolumeError) {
-            try await forget(image)
-        } catch {
-            await image.close()
-            throw error
-        }
-        await image.close()
-    }
-
-    package func discard() async throws(VolumeError) {
-        do throws(VolumeError) {
-            try await own()
-            try await removeSnapshots()
-        } catch  where error.kind == .missing {
-            // It was being made, or removed, when a run was ended: only librbd's removal can deal with what is left.
-        }
-        await close()
-        try await removeUnfinished()
-    }
-
-    /// Removes the image; waits for a client that went away to be given up, as it still watches the image.
-    private func removeUnfinished() async throws(VolumeError) {
-        let deadline = ContinuousClock.now + Self.watchLimit
-        // Another run may make one of the same name as soon as this one is gone.
-        let old = try await unfinishedID()
-        repeat {
-            do throws(VolumeError) {
-                try await blocking { () throws(VolumeError) in
-                    try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
-                }
-            } catch let error where error.kind == .busy && ContinuousClock.now < deadline {
-                notice("waiting for a client that has the unfinished target open, and may be gone, to be given up")
-                try await pause()
-            }
-            // What a removal left that was ended goes in steps: what is in the trash, then the name in the directory.
-            let present = try await unfinishedID()
-            guard try await present == nil ? pool.isHalfRemoved(unfinishedName) : present == old else { return }
-        } while ContinuousClock.now < deadline
-        throw VolumeError(
-            .busy, "rbd_remove", on: address, reason: "it is there still after \(Self.watchLimit.components.seconds) s")
-    }
-
-    private func removeSnapshots() async throws(VolumeError) {
-        let image = try image()
-        for listed in try await image.snapshots().reversed() {
-            let snapshot = listed.snapshot
-            if snapshot.isProtected {
-                let name = snapshot.name
-                unsafe try await image.call(
-                    "rbd_snap_unprotect", advice: "A clone hangs on it: remove or flatten that first ('rbd children')."
-                ) { unsafe rbd_snap_unprotect($0, name) }
-            }
-            unsafe try await image.call("rbd_snap_remove_by_id") { unsafe rbd_snap_remove_by_id($0, snapshot.id) }
-        }
     }
 }
 

@@ -31,8 +31,11 @@ extension RBDSource {
     func objectExtents(of header: ImageHeader) async throws(VolumeError) -> ObjectExtents {
         try ObjectExtents(
             of: try pool.dataObjects(of: header), striping: header.striping, at: nil,
-            map: try await objectMap(of: nil, header)
-        ) { base throws(VolumeError) in try await self.objectMap(of: base.id, header) }
+            map: try await objectMap(of: nil, header),
+            loadMap: { base throws(VolumeError) in try await self.objectMap(of: base.id, header) },
+            loadChanged: { base throws(VolumeError) in
+                try await self.pool.changedObjects(since: base.id, to: nil, header)
+            })
     }
 }
 
@@ -55,7 +58,34 @@ extension Pool {
     }
 }
 
+extension Pool {
+    /// Which objects may differ between two states of an image, going by its object maps; nothing if they don't tell.
+    func changedObjects(
+        since base: UInt64, to goal: UInt64?, _ header: ImageHeader
+    ) async throws(VolumeError) -> ObjectMap? {
+        let between = header.snapshots.filter { $0.id > base && $0.id < goal ?? .max }.map(\.id)
+        for id in between.map({ $0 as UInt64? }) + [goal] {
+            guard let state = header.state(of: id), header.tellsClean(state.flags) else { return nil }
+        }
+        var maps: [ObjectMap] = []
+        for id in between {
+            guard let map = try await objectMap(of: id, header) else { return nil }
+            maps.append(map)
+        }
+        guard let older = try await objectMap(of: base, header), let newer = try await objectMap(of: goal, header)
+        else {
+            return nil
+        }
+        return newer.changed(since: older, through: maps)
+    }
+}
+
 extension ImageHeader {
+    /// Whether the object map of a state tells which objects weren't written since the snapshot before.
+    func tellsClean(_ flags: UInt64) -> Bool {
+        features.contains(.fastDiff) && hasValidObjectMap(flags) && flags & UInt64(RBD_FLAG_FAST_DIFF_INVALID) == 0
+    }
+
     var striping: Striping { Striping(unit: stripeUnit, count: stripeCount, objectSize: objectSize) }
 
     /// Whether the objects hold all bytes of every state: no parent shines through.

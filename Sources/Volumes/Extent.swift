@@ -65,6 +65,22 @@ package struct ExtentSet: Equatable, Sendable {
 
     package func intersection(_ extent: Extent) -> ExtentSet { intersection(ExtentSet([extent])) }
 
+    /// The same, of a long set and a short extent: without looking at what lies before and after it.
+    package func within(_ extent: Extent) -> ExtentSet {
+        // The first that ends after the extent's start, by halving.
+        var (low, high) = (0, extents.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if extents[middle].end > extent.offset { high = middle } else { low = middle + 1 }
+        }
+        var common = ExtentSet()
+        while low < extents.count, extents[low].offset < extent.end {
+            common.append(extents[low].intersection(extent))
+            low += 1
+        }
+        return common
+    }
+
     package func subtracting(_ other: ExtentSet) -> ExtentSet {
         var rest = ExtentSet()
         var holes = other.extents[...]

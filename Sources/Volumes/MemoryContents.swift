@@ -70,6 +70,12 @@ struct MemoryBody {
         return found.state
     }
 
+    mutating func alter(_ id: UInt64, name: String, isProtected: Bool) {
+        guard let index = kept.firstIndex(where: { $0.snapshot.id == id }) else { return }
+        kept[index].snapshot = Snapshot(
+            id: id, name: name, size: kept[index].snapshot.size, isProtected: isProtected)
+    }
+
     mutating func keep(as name: String, isProtected: Bool) -> Snapshot {
         if let index = kept.firstIndex(where: { $0.snapshot.isNamed(name) }) {
             let old = kept[index].snapshot

@@ -108,6 +108,15 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         }
     }
 
+    package func standing() async throws(VolumeError) -> Standing {
+        try with("standing", changes: false) { contents throws(VolumeError) in
+            guard let body = contents.finished else { throw self.missing("standing") }
+            let all = body.kept.map(\.snapshot)
+            return Standing(
+                size: body.head.size, snapshots: all.filter { !$0.isTransient }, transients: all.filter(\.isTransient))
+        }
+    }
+
     package func freeze(as name: String) async throws(VolumeError) -> Snapshot? {
         try with("freeze") { contents throws(VolumeError) in
             guard contents.holdsSnapshots else { return nil }
@@ -226,13 +235,23 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         try withOwn("resize") { body throws(VolumeError) in body.resize(to: size) }
     }
 
-    package func keep(_ snapshot: Snapshot) async throws(VolumeError) {
+    package func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot {
         guard place.contents.withLock({ $0.holdsSnapshots }) else {
             throw VolumeError(.unsupported, "keep", on: address, reason: "it can't hold snapshots")
         }
-        try withOwn("keep") { body throws(VolumeError) in
-            _ = body.keep(as: snapshot.name, isProtected: snapshot.isProtected)
+        return try withOwn("keep") { body throws(VolumeError) in
+            body.keep(as: snapshot.name, isProtected: snapshot.isProtected)
         }
+    }
+
+    package func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
+        try withOwn("alter") { body throws(VolumeError) in
+            body.alter(kept.id, name: snapshot.name, isProtected: snapshot.isProtected)
+        }
+    }
+
+    package func drop(_ kept: Snapshot) async throws(VolumeError) {
+        try withOwn("drop") { body throws(VolumeError) in body.kept.removeAll { $0.snapshot.id == kept.id } }
     }
 
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {

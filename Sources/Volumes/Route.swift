@@ -5,11 +5,15 @@ package struct Step: Sendable, Equatable {
     /// The state it is to be in.
     package let goal: Revision
     package let size: ByteCount
+    /// Whether the target may hold, of what was written after the base, anything: it was on its way to a state that is
+    /// no more, or in one that is newer than the base.
+    package let isMixed: Bool
 
-    package init(base: Snapshot?, goal: Revision, size: ByteCount) {
+    package init(base: Snapshot?, goal: Revision, size: ByteCount, isMixed: Bool = false) {
         self.base = base
         self.goal = goal
         self.size = size
+        self.isMixed = isMixed
     }
 }
 
@@ -30,8 +34,10 @@ package protocol StepMover: Sendable {
     /// Where the pieces lie: from zero up to here. The volume's size, or that of all its objects put in a row.
     var space: ByteCount { get }
     var means: ExtentMeans { get }
-    /// Hands on, in order, what may differ from the step's base.
-    func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError)
+    /// Hands on what may differ from the step's base.
+    func findExtents(_ found: @escaping @Sendable (Extent) -> Void) async throws(VolumeError)
+    /// How many bytes differ, exactly; nothing where only moving them tells. After `findExtents`.
+    var dirtied: ByteCount? { get }
     func move(_ piece: Extent) async throws(VolumeError) -> Moved
     /// Makes durable whatever a later run needs to know of the pieces before `offset`.
     func settle(upTo offset: ByteOffset) async throws(VolumeError)
@@ -39,6 +45,10 @@ package protocol StepMover: Sendable {
     func finish() async throws(VolumeError)
     /// Lets go of what the step held open, whether it was finished or not.
     func close() async
+}
+
+extension StepMover {
+    package var dirtied: ByteCount? { nil }
 }
 
 /// What became of a piece, in bytes.

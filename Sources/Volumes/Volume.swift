@@ -64,6 +64,8 @@ extension Volume {
 
 /// Where a move starts.
 package protocol SourceVolume: Volume {
+    /// Size and snapshots: what of a description may change at any moment, at a fraction of its cost.
+    func standing() async throws(VolumeError) -> Standing
     /// What stands against moving it now. Reads; changes nothing.
     func obstacles() async throws(VolumeError) -> [Obstacle]
     /// A state that stays as it is while the volume goes on; recorded under `name` before it is asked for.
@@ -110,15 +112,23 @@ package protocol TargetVolume: Volume {
     func kept() async throws(VolumeError) -> [Snapshot]
     func resize(to size: ByteCount) async throws(VolumeError)
     /// Keeps the present state under the snapshot's name and protection; all that was written is in it.
-    func keep(_ snapshot: Snapshot) async throws(VolumeError)
-    /// Makes a snapshot whole that a run was ended in keeping, and after which nothing was written.
-    func mend(_ snapshot: Snapshot) async throws(VolumeError)
+    /// - Returns: The snapshot as the target has it.
+    func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot
+    /// Gives a kept snapshot the name and the protection of `snapshot`, which changed at the source.
+    func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError)
+    /// Removes a kept snapshot.
+    func drop(_ kept: Snapshot) async throws(VolumeError)
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError)
     /// Makes `extent` read as zeros, by a hole where the volume can.
     func zero(_ extent: Extent) async throws(VolumeError)
     func flush() async throws(VolumeError)
+    /// Gives the unfinished target all that it is to have beside its bytes: metadata, late features. Commit does the
+    /// same, and then has the less to do.
+    func furnish(as source: VolumeDescription) async throws(VolumeError)
     /// Turns the unfinished target into the finished one, in one durable step. Done twice it changes nothing.
     func commit(as source: VolumeDescription) async throws(VolumeError)
+    /// Takes a commit back: the target is unfinished again. Refused if anybody has begun to use it.
+    func uncommit() async throws(VolumeError)
     /// Drops the record: the move is over.
     func forget() async throws(VolumeError)
     /// Removes an unfinished target and all that belongs to it, even one that was only half made or removed.
@@ -132,7 +142,16 @@ package protocol TargetVolume: Volume {
 extension TargetVolume {
     package var wished: String { "" }
     package func losses(from source: VolumeDescription) -> [String] { [] }
-    package func mend(_ snapshot: Snapshot) async throws(VolumeError) { try await keep(snapshot) }
+    package func furnish(as source: VolumeDescription) async throws(VolumeError) {}
+    package func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
+        throw VolumeError(.unsupported, "alter", on: address, reason: "it has no snapshots")
+    }
+    package func drop(_ kept: Snapshot) async throws(VolumeError) {
+        throw VolumeError(.unsupported, "drop", on: address, reason: "it has no snapshots")
+    }
+    package func uncommit() async throws(VolumeError) {
+        throw VolumeError(.unsupported, "uncommit", on: address, reason: "it can't be the target of a live move")
+    }
 }
 
 /// What is found where a target is to be.

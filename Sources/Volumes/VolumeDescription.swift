@@ -11,6 +11,8 @@ package struct VolumeDescription: Sendable, Equatable {
     package var metadata: Metadata
     /// What a move of everything writes at most, as far as can be told without asking each object.
     package var mostBytes: ByteCount
+    /// Where a live move has brought it: it isn't the volume any more.
+    package var movedTo: String?
     /// What a move leaves behind, a sentence each.
     package var notCarried: [String]
     /// What a move changes, a sentence each.
@@ -28,6 +30,21 @@ package struct VolumeDescription: Sendable, Equatable {
         self.mostBytes = mostBytes ?? snapshots.reduce(size) { $0 + $1.size }
         self.notCarried = notCarried
         self.changed = changed
+    }
+}
+
+/// What of a volume its users change most.
+package struct Standing: Sendable, Equatable {
+    package var size: ByteCount
+    /// The user's snapshots, oldest first.
+    package var snapshots: [Snapshot]
+    /// Those that moves made for themselves.
+    package var transients: [Snapshot]
+
+    package init(size: ByteCount, snapshots: [Snapshot], transients: [Snapshot]) {
+        self.size = size
+        self.snapshots = snapshots
+        self.transients = transients
     }
 }
 

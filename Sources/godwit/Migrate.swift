@@ -30,6 +30,7 @@ struct Migrate: AsyncParsableCommand {
     @Option(help: "How to show progress: auto, bar, plain, none.") var progress = ProgressStyle.auto
     @Flag(help: "Write the report to stdout as JSON.") var json = false
 
+    @OptionGroup(title: "While its clients go on writing") var live: LiveArguments
     @OptionGroup(title: "Target layout (default: as the source)") var layout: LayoutOptions
 
     func validate() throws {
@@ -56,7 +57,11 @@ struct Migrate: AsyncParsableCommand {
         options.verifies = verify
         let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
         let wishes = try layout.wishes()
-        let settings = options
+        let bare = options
+        let controls = MoveControls(bandwidth: options.bandwidth, throttle: live.throttle == .off ? .off : .auto)
+        let status = LiveStatus(
+            onRound: { number, round in if self.progress != .none { tell(round.text(number)) } },
+            onNotice: { tell("godwit: \($0)") })
         try await reporting { () async throws(MoveError) in
             let display = ProgressDisplay(progress, style: self.progress)
             let (text, refusal) = try await display.during { () async throws(MoveError) -> (String, MoveError?) in
@@ -69,8 +74,13 @@ struct Migrate: AsyncParsableCommand {
                         to.address, wishes: wishes, notice: { progress.notice($0) },
                         isStopped: { interruption.stop.isAsked })
                 }
+                var settings = bare
+                settings.live = try await staged(.source) { () throws(VolumeError) in
+                    try live.options(from: from.address, to: to.address)
+                }
                 let move = Move(
-                    from: source, to: target, options: settings, progress: progress, stop: interruption.stop)
+                    from: source, to: target, options: settings, progress: progress, stop: interruption.stop,
+                    controls: controls, status: status)
                 try refuseSame(from.address, to.address)
                 if dryRun {
                     let (plan, refusal) = try await Preflight(move).plan()

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Cutover
 internal import FileVolumes
 internal import Mirror
 internal import RBDVolumes
@@ -48,6 +49,17 @@ enum Opening {
         case .rbd(let address):
             try await RBDTarget.connect(to: address, wishes: wishes, notice: notice, isStopped: isStopped)
         case .file(let path): FileTarget(path: path)
+        }
+    }
+}
+
+extension Opening {
+    static func hold(
+        _ freeze: FreezeArgument, from source: VolumeAddress, to target: VolumeAddress, limit: Duration
+    ) throws(VolumeError) -> (any WriterHold)? {
+        switch freeze {
+        case .wait: return nil
+        case .command, .qmp: return nil
         }
     }
 }

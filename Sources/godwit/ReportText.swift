@@ -29,6 +29,13 @@ extension Report {
             if step.zeroedBytes > 0 { line += ", \(ByteCount(step.zeroedBytes).text) made holes" }
             lines.append(line + ", \(step.seconds.timeText)")
         }
+        if let rounds, !rounds.isEmpty {
+            let dirtied = ByteCount(rounds.reduce(0) { $0 + $1.dirtiedBytes })
+            lines.append(
+                "  followed the writer for \(rounds.count) round\(rounds.count == 1 ? "" : "s"): \(dirtied.text) dirtied, "
+                    + "snapshots held it up for at most \(Duration.seconds(snapshotSeconds ?? 0).text) in all")
+        }
+        if let pause { lines.append("  " + pause.text) }
         if let means = Set(steps.map(\.means.rawValue)).sorted().nonEmpty {
             lines.append("  extents by \(means.joined(separator: ", ")); bytes by \(route?.rawValue ?? "")")
         }
@@ -36,6 +43,28 @@ extension Report {
         lines += changed.map { "  changed: \($0)" }
         lines += notCarried.map { "  not carried: \($0)" }
         return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+extension Report.Pause {
+    var text: String {
+        func ms(_ seconds: Double) -> String { Duration.seconds(seconds).text }
+        return
+            "held still for \(ms(seconds)): freeze \(ms(freeze)), last diff \(ms(lastDiff)), last bytes \(ms(lastBytes)), "
+            + "verify \(ms(verify)), fence \(ms(fence)), commit \(ms(commit)), switch \(ms(self.switch))"
+    }
+}
+
+extension Report.RoundReport {
+    /// A round in one line.
+    func text(_ number: Int) -> String {
+        var line =
+            "round \(number): \(ByteCount(dirtiedBytes).text) dirtied at \(ByteRate(bytesPerSecond: dirtyBytesPerSecond).text), "
+            + "\(ByteCount(sentBytes).text) sent in \(Duration.seconds(seconds).text), "
+            + "drained at \(ByteRate(bytesPerSecond: drainBytesPerSecond).text); "
+            + "pause \(Duration.seconds(predictedPauseSeconds).text); \(verdict): \(reason)"
+        if let limitBytesPerSecond { line += " (limit \(ByteRate(bytesPerSecond: limitBytesPerSecond).text))" }
+        return line
     }
 }
 

@@ -45,6 +45,16 @@ void cceph_read_free(cceph_read *read);
 int64_t cceph_map_extents(rados_ioctx_t pool, const char *object, uint64_t offset, uint64_t length,
                           cceph_extent *extents, size_t capacity);
 
+/// A client that watches an object.
+typedef struct {
+  int64_t client;
+  char address[256];
+} cceph_watcher;
+
+/// Who watches an object (`IoCtx::list_watchers`); blocks. Writes at most `capacity` and returns how many there are, or a
+/// negative errno.
+int64_t cceph_list_watchers(rados_ioctx_t pool, const char *object, cceph_watcher *watchers, size_t capacity);
+
 /// Read-only methods of the object class "rbd" (cls_rbd) to call on one object in one operation, and what they
 /// answered. Freed with `cceph_calls_free`, after `done`.
 typedef struct cceph_calls cceph_calls;

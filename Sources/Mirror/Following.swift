@@ -1,0 +1,274 @@
+internal import Convergence
+internal import Cutover
+internal import Synchronization
+internal import Volumes
+
+/// Moves a volume while its clients go on writing: round after round, each a diff on the state before, until what is
+/// left is moved while the writer is held still.
+final class Following: Sendable {
+    struct State {
+        var convergence: Convergence
+        /// When the newest state was held.
+        var held: Duration = .zero
+        /// Whether nothing that is allowed makes it converge.
+        var isStalled = false
+        var attempts = 0
+    }
+
+    /// Rounds that only keep the last one short come no sooner after each other.
+    private static let shortestGap = Duration.seconds(2)
+    /// The same where rounds don't get any shorter: each costs the writer a snapshot.
+    private static let longGap = Duration.seconds(10)
+    /// How often it is looked whether the clients have left, or an order came.
+    private static let lookInterval = Duration.milliseconds(100)
+    private static let mostRoundsReported = 1000
+    /// Attempts to hand over before it is the operator's turn.
+    private static let mostAttempts = 5
+
+    let move: Move
+    let walk: Walk
+    let source: any LiveSource
+    let live: LiveOptions
+    let state: Mutex<State>
+
+    init(_ move: Move, _ walk: Walk, source: any LiveSource, _ live: LiveOptions) {
+        self.move = move
+        self.walk = walk
+        self.source = source
+        self.live = live
+        state = Mutex(State(convergence: Convergence(live.convergence)))
+    }
+
+    var time: Timekeeper { move.time }
+    var controls: MoveControls { move.controls }
+    var status: LiveStatus { move.status }
+
+    /// To the end of the move: the target has its name, and the writer is at it.
+    func run(_ report: inout Report) async throws(MoveError) {
+        report.rounds = []
+        report.snapshotSeconds = 0
+        do throws(MoveError) {
+            try await follow(&report)
+        } catch {
+            // Whatever happened, nobody is left slowed. A volume that doesn't answer isn't asked once more; what stands
+            // there is taken back by the next run, or by 'godwit doctor'.
+            if !error.isUnanswered { try? await source.lift() }
+            throw error
+        }
+    }
+
+    private func follow(_ report: inout Report) async throws(MoveError) {
+        // An earlier run may have left its limit.
+        try await staged(.underWay) { () throws(VolumeError) in try await source.lift() }
+        walk.whenPaused { [self] in await lift() }
+        try await walk.begin(&report)
+        state.withLock { $0.held = time.now() }
+        _ = try await walk.catchUp(&report)
+        try await staged(.underWay) { () throws(VolumeError) in try await walk.dropOlder() }
+        status.change { $0.phase = .following }
+        while true {
+            let decision = try await round(&report)
+            guard try await isTimeToHandOver(decision) else { continue }
+            // What takes its time is compared while the writer goes on; what it writes meanwhile is one more round.
+            if try await verifyAhead(&report) { continue }
+            switch try await HandOver(self).run(&report) {
+            case .done: return
+            case .notNow(let why):
+                report.attempts = (report.attempts ?? 0) + 1
+                tell("the hand-over was given up: \(why)")
+                try await afterAttempt()
+            }
+        }
+    }
+
+    /// Compares what wasn't yet, if that was asked for.
+    /// - Returns: Whether it took so long that another round is due.
+    private func verifyAhead(_ report: inout Report) async throws(MoveError) -> Bool {
+        guard move.options.verifies else { return false }
+        let known = walk.verified
+        let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
+        guard !known.isHead || !new.isEmpty else { return false }
+        let head = known.isHead ? nil : walk.frozen.last
+        try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
+        walk.noteVerified(new.map(\.id), head: head != nil)
+        return head != nil
+    }
+
+    // MARK: A round
+
+    private func round(_ report: inout Report) async throws(MoveError) -> Convergence.Decision? {
+        try refuseIfStopped()
+        // What an attempt to hand over has begun.
+        if walk.record.isUnderWay {
+            _ = try await walk.catchUp(&report)
+            try await staged(.underWay) { () throws(VolumeError) in try await walk.dropOlder() }
+        }
+        let number = status.current.roundCount + 1
+        _ = walk.takeDrained()
+        let began = time.now()
+        move.progress.begin("round \(number): holding a state of \(move.source.address)")
+        try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
+        let held = time.now()
+        let interval =
+            held
+            - state.withLock { state in
+                defer { state.held = held }
+                return state.held
+            }
+        let drainedBefore = lastDrained.withLock { $0 }
+        let seen = Mutex<(decision: Convergence.Decision, dirtied: ByteCount, inMap: ByteCount)?>(nil)
+        _ = try await walk.catchUp(as: "round \(number)", &report) { [self] dirtied, inMap in
+            let decision = decide(
+                Convergence.Observation(
+                    sent: drainedBefore.bytes, draining: drainedBefore.time, dirtied: dirtied, interval: interval,
+                    overhead: time.now() - began, bandwidth: controls.bandwidth))
+            seen.withLock { $0 = (decision, dirtied, inMap) }
+            await apply(decision)
+            return true
+        }
+        let drained = walk.takeDrained()
+        lastDrained.withLock { $0 = drained }
+        try await staged(.underWay) { () throws(VolumeError) in try await walk.dropOlder() }
+        guard let seen = seen.withLock({ $0 }) else { return nil }
+        let decision = seen.decision
+        let entry = Report.RoundReport(
+            sentBytes: drained.bytes.bytes, dirtiedBytes: seen.dirtied.bytes, mapBytes: seen.inMap.bytes,
+            seconds: (time.now() - began).seconds, snapshotSeconds: (held - began).seconds,
+            drainBytesPerSecond: decision.drainRate.bytesPerSecond,
+            dirtyBytesPerSecond: decision.dirtyRate.bytesPerSecond,
+            predictedPauseSeconds: decision.predictedPause.seconds, verdict: decision.verdict.text,
+            reason: decision.reason, limitBytesPerSecond: status.current.limit?.bytesPerSecond)
+        if report.rounds?.count ?? 0 < Self.mostRoundsReported { report.rounds?.append(entry) }
+        report.snapshotSeconds = (report.snapshotSeconds ?? 0) + entry.snapshotSeconds
+        status.add(entry)
+        return decision
+    }
+
+    /// What the round before moved, and how long that took.
+    private let lastDrained = Mutex<(bytes: ByteCount, time: Duration)>((.zero, .zero))
+
+    private func decide(_ seen: Convergence.Observation) -> Convergence.Decision {
+        let throttle = controls.throttle
+        let mayThrottle = live.hold != nil && isDue && throttle == .auto
+        return state.withLock { state in
+            state.convergence.settings.throttles = live.convergence.throttles && mayThrottle
+            return state.convergence.decide(seen)
+        }
+    }
+
+    /// Whether the move is to come to its end by itself.
+    private var isDue: Bool { live.cutover == .auto || controls.isCutoverAsked }
+
+    /// Puts a verdict into effect.
+    private func apply(_ decision: Convergence.Decision) async {
+        switch (controls.throttle, decision.verdict) {
+        case (.limit(let rate), _): if status.current.limit != rate { await limit(to: rate) }
+        case (.auto, .throttle(let rate)): await limit(to: rate)
+        case (.off, _), (.auto, .stalled): await lift()
+        case (.auto, _): break
+        }
+        state.withLock { $0.isStalled = decision.verdict == .stalled }
+    }
+
+    private func limit(to rate: ByteRate) async {
+        do throws(VolumeError) {
+            let inForce = try await source.limit(to: rate)
+            status.change { $0.limit = inForce }
+        } catch {
+            // A writer that can't be slowed may converge all the same; if it doesn't, that is said.
+            tell("the writer can't be slowed: \(error)")
+        }
+    }
+
+    func lift() async {
+        guard status.current.limit != nil else { return }
+        do throws(VolumeError) {
+            try await source.lift()
+            status.change { $0.limit = nil }
+            state.withLock { $0.convergence.lifted() }
+        } catch {
+            tell("the limit of the writer couldn't be taken back yet: \(error)")
+        }
+    }
+
+    /// After an attempt that was given up the writer goes on as it did before it.
+    private func afterAttempt() async throws(MoveError) {
+        let attempts = state.withLock { state in
+            state.attempts += 1
+            state.held = time.now()
+            return state.attempts
+        }
+        status.change { $0.phase = .following }
+        guard attempts >= Self.mostAttempts else { return }
+        state.withLock { $0.isStalled = true }
+    }
+
+    // MARK: Between rounds
+
+    /// Waits until it is time for another round, or to hand over.
+    private func isTimeToHandOver(_ decision: Convergence.Decision?) async throws(MoveError) -> Bool {
+        let isConverging = decision?.verdict != .stalled && !state.withLock { $0.isStalled }
+        if live.hold != nil, isDue, isConverging {
+            return decision?.verdict == .handOver
+        }
+        let since = state.withLock { $0.held }
+        let wasAsked = controls.isCutoverAsked
+        if live.hold != nil, !isConverging { sayStalled(decision) }
+        status.change { $0.phase = isConverging ? .ready : .following }
+        while true {
+            try refuseIfStopped()
+            if controls.isCutoverAsked != wasAsked || (live.hold != nil && wasAsked && !isConverging) {
+                // The operator's choice: once it is known not to converge, it is made.
+                let isForced = !isConverging
+                if !isForced { state.withLock { $0.isStalled = false } }
+                return isForced
+            }
+            if live.hold == nil, try await isLeft() { return true }
+            await time.sleep(Self.lookInterval)
+            let elapsed = time.now() - since
+            let predicted = state.withLock { $0.convergence.predictedPause(after: elapsed) }
+            status.change { $0.predictedPause = predicted }
+            let gap = isConverging ? Self.shortestGap : Self.longGap
+            if predicted > live.convergence.maxPause, elapsed >= gap { return false }
+        }
+    }
+
+    /// Whether no client has the source open any more.
+    private func isLeft() async throws(MoveError) -> Bool {
+        let writers = try await staged(.underWay) { () throws(VolumeError) in try await source.writers() }
+        guard let writer = writers.first else { return true }
+        let notice = "following; waiting until \(writer.title) has closed \(move.source.address)"
+        status.change { $0.notice = notice }
+        move.progress.begin(notice)
+        return false
+    }
+
+    private func sayStalled(_ decision: Convergence.Decision?) {
+        let why = decision?.reason ?? "\(Self.mostAttempts) attempts to hand over took too long"
+        let notice = "it can't converge: \(why); 'godwit cutover' hands over all the same, 'godwit cancel' gives it up"
+        if status.current.notice != notice { tell(notice) }
+        status.change { $0.notice = notice }
+        move.progress.begin("following; it can't converge by itself")
+    }
+
+    func tell(_ text: String) {
+        status.tell(text)
+        move.progress.notice(text)
+    }
+
+    func refuseIfStopped() throws(MoveError) {
+        guard move.stop.isAsked else { return }
+        throw MoveError(.resumable, [controls.isCancelled ? "cancelled" : "stopped while following the writer"])
+    }
+}
+
+extension Convergence.Verdict {
+    var text: String {
+        switch self {
+        case .goOn: "go on"
+        case .throttle(let rate): "throttle to \(rate.text)"
+        case .handOver: "hand over"
+        case .stalled: "stalled"
+        }
+    }
+}

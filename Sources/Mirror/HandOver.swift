@@ -1,0 +1,228 @@
+internal import Convergence
+internal import Cutover
+internal import Synchronization
+internal import Volumes
+
+/// The end of a live move: the writer is held still, the last of its bytes are moved, and it goes on at the target.
+///
+/// Until the commit the source is the only truth, and whatever fails lets the writer go on there.
+struct HandOver {
+    /// What is still to come once the last bytes are moved: fence, commit, switch (Docs/Promises.md#pause).
+    static let rest = Duration.milliseconds(80)
+    /// A command takes a moment to reach the writer; with its limit gone any earlier it would catch up first.
+    private static let liftDelay = Duration.milliseconds(20)
+
+    enum End {
+        case done
+        /// The writer goes on at the source.
+        case notNow(String)
+    }
+
+    private let following: Following
+    private var move: Move { following.move }
+    private var walk: Walk { following.walk }
+    private var source: any LiveSource { following.source }
+    private var live: LiveOptions { following.live }
+    private var time: Timekeeper { move.time }
+
+    init(_ following: Following) { self.following = following }
+
+    func run(_ report: inout Report) async throws(MoveError) -> End {
+        // What takes its time, and can be done before.
+        let seen = try await staged(.underWay) { () throws(VolumeError) in
+            let seen = move.carried(try await source.describe())
+            try await move.target.furnish(as: seen)
+            try await walk.note { $0.isFrozen = true }
+            return seen
+        }
+        following.status.change { $0.phase = .handingOver }
+        move.progress.begin("handing over")
+        var pause = Report.Pause()
+        let start = time.now()
+        do throws(MoveError) {
+            guard let description = try await lastRound(seen, &report, &pause, start) else {
+                try await thaw()
+                let spent = time.now() - start
+                following.state.withLock { $0.convergence.handOverFailed(cost: spent + Self.rest) }
+                return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
+            }
+            try await commit(as: description, &pause)
+        } catch {
+            try await thaw(after: error)
+        }
+        try await switchOver(&pause)
+        pause.seconds = (time.now() - start).seconds
+        report.pause = pause
+        following.status.change { $0.phase = .ending }
+        return .done
+    }
+
+    /// - Returns: What the target is to be; nothing if the last round would take too long.
+    private func lastRound(
+        _ seen: VolumeDescription, _ report: inout Report, _ pause: inout Report.Pause, _ start: Duration
+    ) async throws(MoveError) -> VolumeDescription? {
+        var last = start
+        /// How long it took since the last part ended.
+        func part() -> Double {
+            let now = time.now()
+            defer { last = now }
+            return (now - last).seconds
+        }
+        try await freeze()
+        pause.freeze = part()
+        try await fence()
+        pause.fence = part()
+        let diffed = Mutex(Duration.zero)
+        let (isForced, budget, drainRate) = (following.controls.isCutoverAsked, live.convergence.maxPause, drainRate)
+        try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
+        _ = walk.takeDrained()
+        let arrival = try await walk.catchUp(as: "the last round", &report) { [time, live] dirtied, _ in
+            diffed.withLock { $0 = time.now() }
+            guard live.hold != nil, !isForced else { return true }
+            let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
+            return time.now() - start + draining + Self.rest <= budget
+        }
+        pause.lastDiff = (diffed.withLock { $0 } - last).seconds
+        pause.lastBytes = part() - pause.lastDiff
+        guard case .at(let arrived) = arrival else { return nil }
+        if move.options.verifies, let arrived { try await verify(arrived, &report) }
+        pause.verify = part()
+        // Once more: whoever came meanwhile may have written.
+        try await fence()
+        let standing = try await staged(.underWay) { () throws(VolumeError) in
+            guard try await source.isUnchanged(since: arrived) else {
+                throw VolumeError(
+                    .busy, "fence", on: source.address, reason: "it was written to while its writer was held still",
+                    advice: "Something other than the frozen client writes to it.")
+            }
+            return try await source.standing()
+        }
+        guard move.options.snapshots == .none || standing.snapshots == walk.carried else {
+            throw MoveError(.resumable, ["\(source.address): its snapshots changed during the hand-over"])
+        }
+        pause.fence += part()
+        var description = seen
+        description.size = standing.size
+        if move.options.snapshots == .all { description.snapshots = standing.snapshots }
+        return description
+    }
+
+    private var drainRate: Double {
+        Double(following.status.current.rounds.last?.drainBytesPerSecond ?? 100 << 20)
+    }
+
+    // MARK: The writer
+
+    private func freeze() async throws(MoveError) {
+        guard let hold = live.hold else { return await following.lift() }
+        // The limit goes only now: what is queued under it must not hold up the freeze.
+        let lifting = Task { [following, time] in  // Awaited below.
+            await time.sleep(Self.liftDelay)
+            await following.lift()
+        }
+        let result: Result<Void, VolumeError>
+        do throws(VolumeError) {
+            result = .success(try await hold.freeze())
+        } catch {
+            result = .failure(error)
+        }
+        await lifting.value
+        try await staged(.underWay) { () throws(VolumeError) in try result.get() }
+    }
+
+    /// Makes sure that nobody can write to the source.
+    private func fence() async throws(MoveError) {
+        try await staged(.underWay) { () throws(VolumeError) in
+            let writers = try await source.writers()
+            let expected = live.hold?.clientsAtSource ?? 0
+            guard writers.count > expected else { return }
+            guard live.fence == .blocklist, expected == 0 else {
+                throw VolumeError(
+                    .busy, "fence", on: source.address,
+                    reason: "\(writers.map(\.title).joined(separator: ", ")) has it open",
+                    advice: "The freeze has to make every client close it; --fence blocklist evicts those that don't.")
+            }
+            for writer in writers { try await source.evict(writer.client) }
+        }
+    }
+
+    /// Lets the writer go on at the source, as if nothing had been.
+    private func thaw() async throws(MoveError) {
+        guard let hold = live.hold else { return }
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await hold.thaw()
+            try await walk.note { $0.isFrozen = false }
+        }
+    }
+
+    private func thaw(after failure: MoveError) async throws(MoveError) -> Never {
+        do throws(MoveError) {
+            try await thaw()
+        } catch {
+            throw MoveError(
+                failure.kind, failure.lines + ["  and its writer couldn't be let go on:"] + error.lines,
+                advice: "Let the writer go on by hand, or give the same command again, which does.")
+        }
+        throw failure
+    }
+
+    // MARK: The target
+
+    private func commit(
+        as description: VolumeDescription, _ pause: inout Report.Pause
+    ) async throws(MoveError) {
+        let began = time.now()
+        do throws(VolumeError) {
+            try await walk.note { $0.phase = .committing }
+            try await move.target.commit(as: description)
+        } catch {
+            // It may have its name all the same.
+            try? await uncommit()
+            throw MoveError(error, at: .underWay)
+        }
+        pause.commit = (time.now() - began).seconds
+    }
+
+    private func uncommit() async throws(VolumeError) {
+        if case .committed = try await move.target.state() { try await move.target.uncommit() }
+        try await walk.note { $0.phase = .copying }
+    }
+
+    private func switchOver(_ pause: inout Report.Pause) async throws(MoveError) {
+        let began = time.now()
+        do throws(VolumeError) {
+            try await live.hold?.switchOver()
+        } catch {
+            let failure = MoveError(error, at: .underWay)
+            do throws(VolumeError) {
+                try await uncommit()
+            } catch {
+                throw MoveError(
+                    .resumable,
+                    failure.lines + [
+                        "  \(move.target.address) is finished, and \(error.reason): its writer isn't let go on"
+                    ],
+                    advice: "See whether the writer is at \(move.target.address); then give the same command again.")
+            }
+            try await thaw(after: failure)
+        }
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await walk.note { record in
+                record.phase = .switched
+                record.isFrozen = false
+            }
+        }
+        pause.switch = (time.now() - began).seconds
+    }
+
+    // MARK: Verification
+
+    /// Only what was moved since the rest was compared.
+    private func verify(_ arrived: Snapshot, _ report: inout Report) async throws(MoveError) {
+        let known = walk.verified
+        let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
+        try await move.verify(
+            new.map(\.name), head: .snapshot(arrived), within: known.isHead ? known.since : nil)
+        report.verified = true
+    }
+}

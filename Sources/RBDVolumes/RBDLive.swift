@@ -1,0 +1,225 @@
+internal import CCeph
+internal import Foundation
+package import Volumes
+
+// An image that is moved while its clients write to it.
+extension RBDSource: LiveSource {
+    package func claim(for target: String) async throws(VolumeError) {
+        let header = try await headerName()
+        if let claim = try await values([Marking.claim], header)[0].flatMap(Claim.init(encoded:)),
+            claim.holder.client != cluster.clientAddresses
+        {
+            func refusal(_ reason: String, _ advice: String) -> VolumeError {
+                VolumeError(.busy, "claim", on: address, reason: reason, advice: advice)
+            }
+            let mover = "process \(claim.holder.process) on \(claim.holder.host)"
+            switch claim.holder.life {
+            case .alive:
+                throw refusal("\(mover) is moving it to \(claim.target)", "Wait for that to end, or end it.")
+            case .dead: break
+            case .unknown where claim.target == target: break
+            case .unknown:
+                throw refusal(
+                    "\(mover) was moving it to \(claim.target), and may be still",
+                    "Give that move's command again, or 'godwit abort \(claim.target)', if that process is no more.")
+            }
+        }
+        let claim = Claim(target: target, holder: .own(client: cluster.clientAddresses))
+        try await pool.change(header, .setMetadata([(Marking.claim, claim.encoded)]))
+    }
+
+    package func release() async throws(VolumeError) {
+        let header = try await headerName()
+        guard try await values([Marking.claim], header)[0] != nil else { return }
+        try await pool.change(header, .removeMetadata(Marking.claim))
+    }
+
+    package func writers() async throws(VolumeError) -> [Writer] {
+        let others = try await pool.watchers(ofImage: name).filter { $0.client != cluster.clientNumber }
+        var seen: Set<Int64> = []
+        return others.filter { seen.insert($0.client).inserted }.map {
+            Writer(title: "client.\($0.client) at \($0.address)", client: $0.address)
+        }
+    }
+
+    package func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate {
+        let header = try await headerName()
+        let (present, mark) = try await throttle(header)
+        // Whoever changed it since knew better than the mark.
+        let previous = mark.map { present == $0.set ? $0.previous : present } ?? present
+        if let own = previous.flatMap(ThrottleMark.bytesPerSecond), own <= rate {
+            try await lift()
+            return own
+        }
+        let set = Array(String(rate.bytesPerSecond).utf8)
+        try await pool.change(
+            header,
+            .setMetadata([
+                (Marking.throttle, ThrottleMark(previous: previous, set: set).encoded), (ThrottleMark.key, set),
+            ]))
+        await pool.tellOfChange(header)
+        return rate
+    }
+
+    package func lift() async throws(VolumeError) {
+        let header = try await headerName()
+        let (present, mark) = try await throttle(header)
+        guard let mark else { return }
+        let forget = ClassCall.removeMetadata(Marking.throttle)
+        if present != mark.set {
+            try await pool.change(header, forget)
+        } else if let previous = mark.previous {
+            try await pool.change(header, .setMetadata([(ThrottleMark.key, previous)]), forget)
+        } else {
+            try await pool.change(header, .removeMetadata(ThrottleMark.key), forget)
+        }
+        await pool.tellOfChange(header)
+    }
+
+    package func retire(to target: String, _ rest: Retirement) async throws(VolumeError) {
+        let header = try await headerName()
+        try await pool.change(header, .setMetadata([(Marking.moved, Array(target.utf8))]))
+        switch rest {
+        case .keep: return
+        case .rename:
+            let moved = name + Marking.movedSuffix
+            try await blocking { () throws(VolumeError) in
+                try check(
+                    unsafe rbd_rename(self.pool.handle, self.name, moved), "rbd_rename", on: self.address)
+            }
+        case .trash:
+            try await blocking { () throws(VolumeError) in
+                try check(unsafe rbd_trash_move(self.pool.handle, self.name, 0), "rbd_trash_move", on: self.address)
+            }
+        }
+    }
+
+    private func headerName() async throws(VolumeError) -> String {
+        guard let id = try await pool.id(ofNamed: name) else {
+            throw VolumeError(
+                .unsupported, "open", on: address, reason: "there is no such image of format 2",
+                advice: "An image of format 1 can't be moved live.")
+        }
+        return "rbd_header." + id
+    }
+
+    /// The limit that clients go by, and what Godwit noted when it set one.
+    private func throttle(
+        _ header: String
+    ) async throws(VolumeError) -> (present: [UInt8]?, mark: ThrottleMark?) {
+        let values = try await values([ThrottleMark.key, Marking.throttle], header)
+        return (values[0], values[1].flatMap(ThrottleMark.init(encoded:)))
+    }
+
+    /// The values of an image's metadata, straight from its header.
+    private func values(_ keys: [String], _ header: String) async throws(VolumeError) -> [[UInt8]?] {
+        let calls = keys.map { ClassCall("metadata_get", CephEncoder.string($0)) }
+        guard let answers = try await pool.call(calls, on: header) else {
+            throw VolumeError(ceph: -2, "exec", on: "object \(header) of pool \(pool.path)")
+        }
+        var values: [[UInt8]?] = []
+        for answer in answers {
+            guard answer.code != -2 else {
+                values.append(nil)
+                continue
+            }
+            values.append(
+                try answer.decoded(of: header, in: pool) { decoder throws(CephDecoder.Malformed) in
+                    try decoder.bytes(Int(try decoder.integer(UInt32.self)))
+                })
+        }
+        return values
+    }
+}
+
+/// What stands in the source while a live move is at it.
+struct Claim: Codable, Sendable, Equatable {
+    let target: String
+    let holder: Holder
+
+    init(target: String, holder: Holder) {
+        self.target = target
+        self.holder = holder
+    }
+
+    init?(encoded: [UInt8]) {
+        guard let claim = try? JSONDecoder().decode(Claim.self, from: Data(encoded)) else { return nil }
+        self = claim
+    }
+
+    /// Strings and numbers always encode.
+    var encoded: [UInt8] { Array((try? JSONEncoder().encode(self)) ?? Data()) }
+}
+
+/// What stands in the source while its clients are held back.
+struct ThrottleMark: Codable, Sendable, Equatable {
+    /// An image's own configuration takes effect within a second on clients that have it open
+    /// (`rbd config image set`, rbd(8)).
+    static let key = "conf_rbd_qos_write_bps_limit"
+
+    /// The value there was; nothing if there was none.
+    let previous: [UInt8]?
+    let set: [UInt8]
+
+    init(previous: [UInt8]?, set: [UInt8]) {
+        self.previous = previous
+        self.set = set
+    }
+
+    init?(encoded: [UInt8]) {
+        guard let mark = try? JSONDecoder().decode(ThrottleMark.self, from: Data(encoded)) else { return nil }
+        self = mark
+    }
+
+    /// Two lists of numbers always encode.
+    var encoded: [UInt8] { Array((try? JSONEncoder().encode(self)) ?? Data()) }
+
+    /// A limit as an operator wrote it: "1048576", "1M"; nothing for none, which is zero.
+    static func bytesPerSecond(_ value: [UInt8]) -> ByteRate? {
+        guard
+            let match = String(decoding: value, as: UTF8.self).wholeMatch(
+                of: /\s*([0-9]+)\s*([KMGT]?)(i?B?)\s*/.ignoresCase()),
+            let number = UInt64(match.1), number > 0
+        else { return nil }
+        let shift: UInt64 = ["K": 10, "M": 20, "G": 30, "T": 40][match.2.uppercased()] ?? 0
+        return ByteRate(bytesPerSecond: number > .max >> shift ? .max : number << shift)
+    }
+}
+
+extension Pool {
+    /// Who watches an image's header: whoever has it open for writing.
+    func watchers(ofImage name: String) async throws(VolumeError) -> [Image.Watcher] {
+        guard let id = try await id(ofNamed: name) else {
+            // Of format 1, or not there.
+            return try await Image.with(name, in: self, title: "rbd:\(path)/\(name)", for: .reading) {
+                image throws(VolumeError) in try await image.watchers()
+            }
+        }
+        return try await blocking { () throws(VolumeError) in
+            var capacity = 16
+            while true {
+                var found = [cceph_watcher](repeating: cceph_watcher(), count: capacity)
+                let count = unsafe cceph_list_watchers(self.handle, "rbd_header." + id, &found, capacity)
+                try check(Int32(min(count, 0)), "list_watchers", on: "object rbd_header.\(id) of pool \(self.path)")
+                if count > capacity {
+                    capacity = Int(count)
+                    continue
+                }
+                return found.prefix(Int(count)).map { watcher in
+                    let address = unsafe withUnsafeBytes(of: watcher.address) { bytes in
+                        unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+                    }
+                    return Image.Watcher(client: watcher.client, address: address)
+                }
+            }
+        }
+    }
+
+    /// Tells the clients of an image that its header changed, so that they read it anew. librbd takes an empty notice as
+    /// that (librbd/ImageWatcher.cc, `handle_notify`). One that doesn't answer isn't waited for long.
+    func tellOfChange(_ header: String) async {
+        _ = try? await blocking { () throws(VolumeError) in
+            unsafe _ = rados_notify2(self.handle, header, nil, 0, 2000, nil, nil)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/// A source that can be moved while its clients go on writing.
+package protocol LiveSource: SourceVolume {
+    /// Says at the volume that this process moves it to `target`, whose clients go on meanwhile.
+    /// - Throws: `busy` if another move has said so, and may be alive.
+    func claim(for target: String) async throws(VolumeError)
+    /// Takes that back. Without complaint if nothing was said.
+    func release() async throws(VolumeError)
+    /// Who has it open for writing, this process apart.
+    func writers() async throws(VolumeError) -> [Writer]
+    /// Holds each client's writes to that rate. What it was held to before is written down with the volume in the same
+    /// step, so that `lift` puts back exactly that, whoever calls it.
+    /// - Returns: The limit in force: the client's own, if that is lower.
+    func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate
+    /// Takes the limit of a move back. Without complaint if there is none, or none any more.
+    func lift() async throws(VolumeError)
+    /// Says that the volume is at `target` now, and what is to become of what is left here. Once no client has it open.
+    func retire(to target: String, _ rest: Retirement) async throws(VolumeError)
+}
+
+/// A client that can write to a volume.
+package struct Writer: Sendable, Equatable {
+    /// "client.4127 at 127.0.0.1:0/3141".
+    package let title: String
+    /// As `SourceVolume.evict` takes it.
+    package let client: String
+
+    package init(title: String, client: String) {
+        self.title = title
+        self.client = client
+    }
+}
+
+/// What becomes of a source that was moved.
+package enum Retirement: String, Sendable, Codable, CaseIterable {
+    case keep, rename, trash
+}
