@@ -44,8 +44,9 @@ let package = Package(
                 "Cutover", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
-            swiftSettings: strict),
+            cSettings: gnu, swiftSettings: strict),
         .target(
             name: "Control",
             dependencies: [
@@ -78,6 +79,10 @@ let package = Package(
         .testTarget(
             name: "ConvergenceTests", dependencies: ["Conformance", "Convergence", "Volumes"], swiftSettings: strict),
         .testTarget(name: "GuestTests", dependencies: ["Cutover", "Guest", "Volumes"], swiftSettings: strict),
+        // Not a part of Godwit: lets Tests/Machine drive what holds a writer.
+        .executableTarget(
+            name: "HoldDriver", dependencies: ["Cutover", "Guest", "Volumes"], path: "Tests/HoldDriver",
+            swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ],
