@@ -78,6 +78,12 @@ let package = Package(
         .testTarget(name: "ConvergenceTests", dependencies: ["Convergence", "Volumes"], swiftSettings: strict),
         .testTarget(name: "GuestTests", dependencies: ["Cutover", "Guest", "Volumes"], swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: [
+                "Control", "Volumes", "godwit", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6],
