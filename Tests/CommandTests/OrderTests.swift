@@ -38,7 +38,7 @@ struct OrderTests {
         (["throttle", "slow/v"], "'slow/v': expected auto"),
         (["throttle", "20M", "slow/v"], "it comes after the target"), (["throttle", "0"], "write 'off'"),
         (["throttle", "a", "b", "c"], "expected [TARGET]"), (["bandwidth", "auto"], "'auto': expected a rate"),
-        (["bandwidth", "-1"], "-1"), (["pause", "a", "b"], "Unexpected argument 'b'"),
+        (["bandwidth", "-1"], "expected [TARGET] and then a rate"), (["pause", "a", "b"], "Unexpected argument 'b'"),
         (["status", "--watch", "0"], "--watch takes seconds"), (["status", "--watch", "nan"], "--watch takes seconds"),
     ])
     func `what is no order is wrong usage, and says why`(arguments: [String], complaint: String) {
@@ -48,7 +48,9 @@ struct OrderTests {
         #expect(Godwit.fullMessage(for: error).contains(complaint), "\(Godwit.fullMessage(for: error))")
     }
 
-    @Test(arguments: [(ControlError.Kind.noMove, 66), (.ambiguous, 64), (.unanswered, 75), (.refused, 75)])
+    @Test(
+        arguments: [(ControlError.Kind.noMove, 66), (.ambiguous, 64), (.unanswered, 75), (.refused, 75)]
+            as [(ControlError.Kind, Int32)])
     func `each failure has its exit status`(kind: ControlError.Kind, status: Int32) async {
         let code = await #expect(throws: ExitCode.self) {
             try await controlling { () async throws(ControlError) in throw ControlError(kind, ["a test says so"]) }
