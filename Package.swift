@@ -84,6 +84,12 @@ let package = Package(
             name: "HoldDriver", dependencies: ["Cutover", "Guest", "Volumes"], path: "Tests/HoldDriver",
             swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: [
+                "Control", "Volumes", "godwit", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6],

@@ -74,8 +74,8 @@ struct CapacityTable {
         let longestNote = width.map { max(20, $0 - 3) } ?? .max
         func line(_ name: String, _ figures: [String], _ note: String = "") -> String {
             let cells = zip(figures, widths).map { String(repeating: " ", count: $1 - $0.count + 2) + $0 }
-            return Self.fitted(name.printable, to: nameWidth) + cells.joined()
-                + Self.folded(note, to: longestNote).map { "\n  " + $0 }.joined() + "\n"
+            return name.printable.fitted(to: nameWidth) + cells.joined()
+                + note.folded(to: longestNote).map { "\n  " + $0 }.joined() + "\n"
         }
         var text = line("NAME", columns.map(\.title))
         for row in rows[..<images] { text += line(row.name, row.figures, row.note) }
@@ -83,7 +83,7 @@ struct CapacityTable {
         for row in rows[images...] { text += line(row.name, row.figures) }
         return text + (report.pools.isEmpty ? "" : "\n")
             + report.pools.map { pool in
-                Self.folded(describe(pool), to: width.map { $0 - 1 } ?? .max).joined(separator: "\n  ") + "\n"
+                describe(pool).folded(to: width.map { $0 - 1 } ?? .max).joined(separator: "\n  ") + "\n"
             }.joined()
     }
 
@@ -105,37 +105,6 @@ struct CapacityTable {
     private func figure(_ bytes: ByteCount?) -> String {
         guard let bytes else { return "-" }
         return inBytes ? "\(bytes.bytes)" : bytes.text.replacingOccurrences(of: " bytes", with: " B")
-    }
-
-    /// Filled up with spaces, or cut in the middle.
-    private static func fitted(_ name: String, to width: Int) -> String {
-        guard name.columns > width else { return name + String(repeating: " ", count: width - name.columns) }
-        func cut(_ characters: some Sequence<Character>, to width: Int) -> [Character] {
-            var (kept, taken): ([Character], Int) = ([], 0)
-            for character in characters {
-                taken += String(character).columns
-                guard taken <= width else { break }
-                kept.append(character)
-            }
-            return kept
-        }
-        let end = cut(name.reversed(), to: (width - 1) / 2).reversed()
-        let begin = cut(name, to: width - 1 - String(end).columns)
-        let text = String(begin) + "…" + String(end)
-        return text + String(repeating: " ", count: width - text.columns)
-    }
-
-    /// Broken between words; what is no line is none.
-    private static func folded(_ text: String, to width: Int) -> [String] {
-        var lines: [String] = []
-        for word in text.printable.split(separator: " ") {
-            if let last = lines.last, last.columns + 1 + String(word).columns <= width {
-                lines[lines.count - 1] += " " + word
-            } else {
-                lines.append(String(word))
-            }
-        }
-        return lines
     }
 
     // MARK: For programs (RFC 4180)

@@ -38,13 +38,24 @@ struct Godwit: AsyncParsableCommand {
               godwit migrate rbd:fast/v rbd:ssd/v:conf=/etc/ceph/west.conf:id=mover
               godwit map rbd:fast/v --from-snap monday           what changed since monday
               godwit capacity rbd:fast                           what the images of a pool really take
+              godwit status --watch 1                            how the live moves of this host stand
+              godwit throttle slow/v 20M                         hold a live move's clients to 20 MiB/s
 
             EXIT STATUS
               0  done                                69  cluster unreachable
               64 wrong usage                         73  the target can't be made
               65 the volumes differ                  75  interrupted or failed: the same command goes on
-              66 no such source                      77  not permitted
+              66 no such source, or live move        77  not permitted
             """,
         version: "godwit 0.1.0",
-        subcommands: [Migrate.self, Verify.self, Map.self, ShowCapacity.self, AbortMove.self])
+        subcommands: [Migrate.self, AbortMove.self],
+        groupedSubcommands: [
+            CommandGroup(
+                name: "Live Move",
+                subcommands: [
+                    ShowStatus.self, PauseMove.self, ResumeMove.self, ThrottleMove.self, LimitMove.self,
+                    CutOverMove.self, CancelMove.self,
+                ]),
+            CommandGroup(name: "Volume", subcommands: [Verify.self, Map.self, ShowCapacity.self]),
+        ])
 }

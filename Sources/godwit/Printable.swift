@@ -21,6 +21,42 @@ extension String {
 
     /// How many columns of a terminal it takes: the wide letters of Unicode's annex 11 take two, marks none.
     var columns: Int { unicodeScalars.reduce(0) { $0 + $1.columns } }
+
+    /// Filled up with spaces, or cut in the middle.
+    func fitted(to width: Int) -> String {
+        let text = cut(to: width)
+        return text + String(repeating: " ", count: width - text.columns)
+    }
+
+    /// Cut in the middle, where it is longer.
+    func cut(to width: Int) -> String {
+        guard columns > width else { return self }
+        func some(_ characters: some Sequence<Character>, to width: Int) -> [Character] {
+            var (kept, taken): ([Character], Int) = ([], 0)
+            for character in characters {
+                taken += String(character).columns
+                guard taken <= width else { break }
+                kept.append(character)
+            }
+            return kept
+        }
+        let end = some(reversed(), to: (width - 1) / 2).reversed()
+        let begin = some(self, to: width - 1 - String(end).columns)
+        return String(begin) + "…" + String(end)
+    }
+
+    /// Broken between words, and printable; what is no line is none.
+    func folded(to width: Int) -> [String] {
+        var lines: [String] = []
+        for word in printable.split(separator: " ") {
+            if let last = lines.last, last.columns + 1 + String(word).columns <= width {
+                lines[lines.count - 1] += " " + word
+            } else {
+                lines.append(String(word))
+            }
+        }
+        return lines
+    }
 }
 
 extension Unicode.Scalar {

@@ -92,7 +92,7 @@ struct ProgressDisplay {
         if let tally = view.tally { parts.append("\(tally.done) of \(tally.known) \(tally.noun)") }
         if let total = view.total, total > .zero {
             let share = min(1, Double(view.done.bytes) / Double(total.bytes))
-            if style == .bar { parts.append(bar(share)) }
+            if style == .bar { parts.append(progressBar(share)) }
             parts.append(String(format: "%3d%%", Int(share * 100)))
             let through = view.moved.sent + view.moved.copied
             parts.append("\(through.text) moved")
@@ -105,16 +105,17 @@ struct ProgressDisplay {
         return parts.joined(separator: "  ")
     }
 
-    private func bar(_ share: Double) -> String {
-        let width = 20
-        let full = Int(share * Double(width))
-        return "[" + String(repeating: "#", count: full) + String(repeating: "-", count: width - full) + "]"
-    }
-
     /// Cut to the terminal's width, so that a redrawn line stays one line.
     private func fitted(_ line: String) -> String {
         String(line.prefix((terminalWidth(of: STDERR_FILENO) ?? 80) - 1))
     }
+}
+
+/// - Parameter share: Of the whole, 0 to 1.
+func progressBar(_ share: Double) -> String {
+    let width = 20
+    let full = Int(share * Double(width))
+    return "[" + String(repeating: "#", count: full) + String(repeating: "-", count: width - full) + "]"
 }
 
 /// Columns; nothing for what is no terminal.
