@@ -189,8 +189,9 @@ class Fio:
 
     def __init__(self, test, volume, rate=0, seed=1, block_size=64 * KIB, size=None, depth=8):
         self._test, self._rate, self._seed = test, rate, seed
+        # All of it writes; but where fio takes a job for one that only writes, it doesn't compare the seeds of blocks.
         self._job = {
-            "ioengine": "rbd", "clientname": "admin", "name": "guest", "numjobs": 1, "rw": "randwrite",
+            "ioengine": "rbd", "clientname": "admin", "name": "guest", "numjobs": 1, "rw": "randrw", "rwmixread": 0,
             "bs": block_size, "iodepth": depth, "size": size or volume.size, "randseed": seed, "verify": "crc32c",
             "verify_fatal": 1}
         self.volume = volume
