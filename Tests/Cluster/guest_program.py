@@ -4,6 +4,7 @@ It is a process of its own, as a virtual machine is: tests start it by guests.Gu
 options, named as the arguments of Guest. On its socket it takes an order a line, and answers each with a line of JSON:
 
   freeze          finish what is under way, flush, close the image
+  hold            the same, but keep the image open, as a virtual machine that is stopped does
   thaw            open the image again where it was, and go on
   switch ADDRESS  open that image instead, and go on
   rate N          write N bytes a second from now on; 0 for as fast as it goes
@@ -99,7 +100,7 @@ class Guest:
         self.writes = self.bytes = 0
         self.last_acknowledged, self.gaps, self.holds, self.held = None, [], [], None
         self.due = 0.0  # when the rate allows the next write
-        self.is_stopped = False
+        self.is_held, self.is_stopped = False, False
 
     # The image
 
@@ -226,7 +227,7 @@ class Guest:
             gap = now - self.last_acknowledged
             if gap > LONG and len(self.gaps) < MOST_GAPS:
                 self.gaps.append({"at": time.time() - gap, "seconds": gap, "held": self.held is not None})
-            if self.held is not None and self.image is not None and "until" in self.held:
+            if self.held is not None and "until" in self.held:
                 self.held["gapSeconds"] = gap
                 self.holds.append(self.held)
                 self.held = None
@@ -283,9 +284,9 @@ class Guest:
         except (rbd.Error, rados.Error) as error:
             self.errors[error.errno or 5] += 1
 
-    def freeze(self, order):
+    def freeze(self, order, closes=True):
         begin = time.monotonic()
-        if self.image is None:
+        if self.image is None or (self.is_held and not closes):
             return order.reply(ok=True, state="frozen already")
         self.held = {"at": time.time()}
         # Whoever asks for a thaw meanwhile doesn't wait for the freeze.
@@ -296,7 +297,9 @@ class Guest:
         if self.is_failed:
             return order.reply(ok=False, error=f"writes or the flush failed: {dict(self.errors)}")
         flushed = time.monotonic()
-        self.close()
+        if closes:
+            self.close()
+        self.is_held = True
         closed = time.monotonic()
         self.held.update(flushSeconds=flushed - begin, closeSeconds=closed - flushed)
         self.journal.copy(self.path + ".frozen")
@@ -304,6 +307,7 @@ class Guest:
 
     def go_on(self, order, until):
         begin = time.monotonic()
+        self.is_held = False
         if self.image is not None and (until == "switch" or self.is_failed):
             self.drain()
             self.close()
@@ -318,6 +322,8 @@ class Guest:
         try:
             if order.word == "freeze":
                 self.freeze(order)
+            elif order.word == "hold":
+                self.freeze(order, closes=False)
             elif order.word == "thaw":
                 self.go_on(order, "thaw")
             elif order.word == "switch":
@@ -347,7 +353,7 @@ class Guest:
 
     def report(self):
         with self.bell:
-            state = "failed" if self.is_failed else "frozen" if self.image is None else "writing"
+            state = "frozen" if self.image is None or self.is_held else "failed" if self.is_failed else "writing"
             return {
                 "state": state, "address": self.address, "writes": self.writes, "bytes": self.bytes,
                 "errors": {os.strerror(code): count for code, count in self.errors.items()},
@@ -362,7 +368,7 @@ class Guest:
             with self.bell:
                 order = self.orders.popleft() if self.orders else None
                 if order is None:
-                    if self.image is None or self.is_failed or self.in_flight >= self.depth:
+                    if self.image is None or self.is_held or self.is_failed or self.in_flight >= self.depth:
                         self.bell.wait()
                         continue
                     now = time.monotonic()

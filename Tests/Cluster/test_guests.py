@@ -15,10 +15,9 @@ class GuestTest(InterruptedTest):
         volume = self.volume(size=size)
         return volume, Guest(self, volume, **options)
 
-    def copied(self, volume, before=lambda: None):
+    def copied(self, volume):
         """A copy of a volume, as rbd itself makes it."""
         copy = self.target("slow")
-        before()
         with volume.open() as image:
             image.copy(copy.ioctx, copy.name)
         return copy
@@ -125,6 +124,23 @@ class ItObeys(GuestTest):
             self.assertEqual(hold["until"], "thaw")
             self.assertGreater(hold["gapSeconds"], 0.3)
             guest.assert_held(volume)
+
+    def test_hold_keeps_the_image_open(self):
+        volume, guest = self.guest(cache=True, rate=0)
+        time.sleep(0.3)
+        guest.order("hold")
+        self.assertEqual(guest.state, "frozen")
+        self.assertEqual(len(volume.watchers()), 1)
+        self.assertEqual(guest.findings(volume, guest.frozen_journal), [])
+        digests = volume.digests()
+        copy = self.copied(volume)
+        self.assertEqual(volume.digests(), digests)
+        volume.evict_others()
+        guest.switch(copy)
+        self.assertTrue(guest.is_writing())
+        guest.stop()
+        guest.assert_held(copy)
+        guest.assert_held(volume, guest.frozen_journal)
 
     def test_switch_goes_on_elsewhere(self):
         volume, guest = self.guest(rate=0)
