@@ -214,3 +214,13 @@ extension RBDAddress {
         )
     }
 }
+
+extension VolumeAddress {
+    /// As it can be typed, without secrets.
+    package var text: String {
+        switch self {
+        case .rbd(let address): address.text
+        case .file(let path): "file:" + path
+        }
+    }
+}

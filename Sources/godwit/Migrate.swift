@@ -1,4 +1,6 @@
 internal import ArgumentParser
+internal import Control
+internal import Convergence
 internal import Foundation
 internal import Mirror
 internal import RBDVolumes
@@ -49,15 +51,8 @@ struct Migrate: AsyncParsableCommand {
     func run() async throws {
         let interruption = Interruption(then: "the same command goes on from there.")
         let progress = WorkProgress()
-        var options = MoveOptions()
-        options.granularity = Granularity(granularity.count) ?? .standard
-        options.snapshots = snapshots
-        options.bandwidth = bandwidth.count == .zero ? nil : ByteRate(bytesPerSecond: bandwidth.count.bytes)
-        options.inFlight = inFlight.count
-        options.verifies = verify
         let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
         let wishes = try layout.wishes()
-        let bare = options
         let controls = MoveControls(bandwidth: options.bandwidth, throttle: live.throttle == .off ? .off : .auto)
         let status = LiveStatus(
             onRound: { number, round in if self.progress != .none { tell(round.text(number)) } },
@@ -74,23 +69,62 @@ struct Migrate: AsyncParsableCommand {
                         to.address, wishes: wishes, notice: { progress.notice($0) },
                         isStopped: { interruption.stop.isAsked })
                 }
-                var settings = bare
-                settings.live = try await staged(.source) { () throws(VolumeError) in
+                var options = self.options
+                options.live = try await staged(.source) { () throws(VolumeError) in
                     try live.options(from: from.address, to: to.address)
                 }
                 let move = Move(
-                    from: source, to: target, options: settings, progress: progress, stop: interruption.stop,
+                    from: source, to: target, options: options, progress: progress, stop: interruption.stop,
                     controls: controls, status: status)
                 try refuseSame(from.address, to.address)
                 if dryRun {
                     let (plan, refusal) = try await Preflight(move).plan()
                     return (json ? plan.json : plan.text, refusal)
                 }
-                let report = try await goingOn { () async throws(MoveError) in try await move.run() }
+                let report = try await goingOn { () async throws(MoveError) in
+                    guard let live = options.live else { return try await move.run() }
+                    let control = LiveControl(
+                        status: status, progress: progress, controls: controls, stop: interruption.stop, options: live,
+                        blank: MoveStatus(
+                            source: source.address, target: target.address,
+                            maxPauseSeconds: live.convergence.maxPause.seconds))
+                    return try await ControlServer(control: control).serve(
+                        unheard: { tell("godwit: no orders can be given to this move: \($0)") }
+                    ) { () async throws(MoveError) in
+                        try await cancelling(controls, from.address, target) { () async throws(MoveError) in
+                            try await move.run()
+                        }
+                    }
+                }
                 return (json ? report.json : report.text, nil)
             }
             emit(text, to: 1)
             if let refusal { throw MoveError(refusal.kind, ["the move can't be made as things stand"]) }
+        }
+    }
+
+    private var options: MoveOptions {
+        var options = MoveOptions()
+        options.granularity = Granularity(granularity.count) ?? .standard
+        options.snapshots = snapshots
+        options.bandwidth = bandwidth.count == .zero ? nil : ByteRate(bytesPerSecond: bandwidth.count.bytes)
+        options.inFlight = inFlight.count
+        options.verifies = verify
+        return options
+    }
+
+    /// Removes what a move made that was cancelled by its operator.
+    private func cancelling<Value>(
+        _ controls: MoveControls, _ source: VolumeAddress, _ target: any TargetVolume,
+        _ body: () async throws(MoveError) -> Value
+    ) async throws(MoveError) -> Value {
+        do throws(MoveError) {
+            return try await body()
+        } catch {
+            guard controls.isCancelled else { throw error }
+            _ = try await Abort(of: target) { (_) throws(VolumeError) in try await Opening.source(source) }.run()
+            throw MoveError(
+                .resumable, ["cancelled: nothing of the move is left"], advice: "The same command begins it anew.")
         }
     }
 

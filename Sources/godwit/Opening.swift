@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import Cutover
 internal import FileVolumes
+internal import Guest
 internal import Mirror
 internal import RBDVolumes
 internal import Volumes
@@ -59,7 +60,14 @@ extension Opening {
     ) throws(VolumeError) -> (any WriterHold)? {
         switch freeze {
         case .wait: return nil
-        case .command, .qmp: return nil
+        case .command(let command):
+            return CommandHold(command: command, source: source.text, target: target.text, limit: limit)
+        case .qmp(let socket):
+            guard case .rbd(let source) = source, case .rbd(let target) = target else {
+                throw VolumeError(
+                    .unsupported, "freeze", on: "qmp:\(socket)", reason: "QEMU is pointed from image to image only")
+            }
+            return QMPHold(socket: socket, source: source, target: target, limit: limit)
         }
     }
 }
