@@ -23,13 +23,15 @@ package struct Lineage: Sendable, Equatable {
         let states = (carried + frozen).sorted { $0.id < $1.id }
         var base = states.last { $0.id <= arrived ?? 0 }
         let underWay = states.first { $0.id == goal }
+        // What was moved towards a state that is no more may be of any that came after it, but of none before.
+        let head = frozen.last.flatMap { underWay == nil && $0.id < goal ?? 0 ? nil : $0 }
         self.arrived = base?.id == arrived ? base : nil
         var isMixed = isMixed || base?.id != arrived || underWay?.id != goal
         var steps: [Step] = []
         for state in states where state.id > arrived ?? 0 {
             // Of the transient ones only the newest matters, and one that is half there: what is half there is best
             // brought to where it was going.
-            if state.isTransient, state.id != frozen.last?.id, state.id != underWay?.id { continue }
+            if state.isTransient, state.id != head?.id, state.id != underWay?.id { continue }
             steps.append(Step(base: base, goal: .snapshot(state), size: state.size, isMixed: isMixed))
             base = state
             isMixed = false

@@ -235,6 +235,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         try withOwn("resize") { body throws(VolumeError) in body.resize(to: size) }
     }
 
+    @discardableResult
     package func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot {
         guard place.contents.withLock({ $0.holdsSnapshots }) else {
             throw VolumeError(.unsupported, "keep", on: address, reason: "it can't hold snapshots")

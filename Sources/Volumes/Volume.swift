@@ -113,6 +113,7 @@ package protocol TargetVolume: Volume {
     func resize(to size: ByteCount) async throws(VolumeError)
     /// Keeps the present state under the snapshot's name and protection; all that was written is in it.
     /// - Returns: The snapshot as the target has it.
+    @discardableResult
     func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot
     /// Gives a kept snapshot the name and the protection of `snapshot`, which changed at the source.
     func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError)

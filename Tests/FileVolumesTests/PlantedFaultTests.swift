@@ -177,18 +177,24 @@ private final class FaultyTarget: TargetVolume {
         }
     }
 
-    func keep(_ snapshot: Snapshot) async throws(VolumeError) {
+    func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot {
         switch fault {
         case .keepForgetsProtection:
-            try await volume.keep(Snapshot(id: snapshot.id, name: snapshot.name, size: snapshot.size))
+            return try await volume.keep(Snapshot(id: snapshot.id, name: snapshot.name, size: snapshot.size))
         case .keepKeepsTheStateBefore:
             let now = volume.place.bytes()
             try await volume.zero(Extent(offset: .zero, length: snapshot.size))
-            try await volume.keep(snapshot)
+            let kept = try await volume.keep(snapshot)
             try await volume.write(now, at: 0)
-        default: try await volume.keep(snapshot)
+            return kept
+        default: return try await volume.keep(snapshot)
         }
     }
+
+    func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
+        try await volume.alter(kept, to: snapshot)
+    }
+    func drop(_ kept: Snapshot) async throws(VolumeError) { try await volume.drop(kept) }
 
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
         switch fault {
@@ -269,6 +275,8 @@ private struct FaultySource: SourceVolume {
     }
 
     func obstacles() async throws(VolumeError) -> [Obstacle] { try await volume.obstacles() }
+
+    func standing() async throws(VolumeError) -> Standing { try await volume.standing() }
 
     func freeze(as name: String) async throws(VolumeError) -> Snapshot? {
         if fault == .freezeAgainFreezesAgain { try await volume.thaw(name) }

@@ -33,14 +33,18 @@ final class FaultyTarget: TargetVolume {
         if fault == .forgetsToMakeAHole { return }
         try await volume.zero(extent)
     }
-    func keep(_ snapshot: Snapshot) async throws(VolumeError) {
-        if fault == .forgetsASnapshot { return }
+    func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot {
+        if fault == .forgetsASnapshot { return snapshot }
         if endsBeforeProtecting, snapshot.isProtected {
             try await volume.keep(Snapshot(id: snapshot.id, name: snapshot.name, size: snapshot.size))
             throw VolumeError(.failed, "rbd_snap_protect", on: address, reason: "it was to fail")
         }
-        try await volume.keep(snapshot)
+        return try await volume.keep(snapshot)
     }
+    func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
+        try await volume.alter(kept, to: snapshot)
+    }
+    func drop(_ kept: Snapshot) async throws(VolumeError) { try await volume.drop(kept) }
     func flush() async throws(VolumeError) {
         if fault == .forgetsToFlush { return }
         try await volume.flush()
@@ -91,6 +95,7 @@ final class FaultySource: SourceVolume {
     var address: String { volume.address }
     func describe() async throws(VolumeError) -> VolumeDescription { try await volume.describe() }
     func obstacles() async throws(VolumeError) -> [Obstacle] { try await volume.obstacles() }
+    func standing() async throws(VolumeError) -> Standing { try await volume.standing() }
     func freeze(as name: String) async throws(VolumeError) -> Snapshot? { try await volume.freeze(as: name) }
     func thaw(_ name: String) async throws(VolumeError) { try await volume.thaw(name) }
 }

@@ -28,17 +28,17 @@ struct RecordTests {
 
     @Test func `a record is one line, and says no more than it has to`() {
         #expect(!full.text().contains("\n"))
-        #expect(fresh.text().utf8.count < 200)
+        #expect(fresh.text().utf8.count < 240)
     }
 
     @Test func `a record of a newer godwit is told from a damaged one`() {
-        let newer = fresh.text().replacing(#""version":1"#, with: #""version":2"#)
-        #expect(throws: Record.Unreadable.newer(2)) { try Record(text: newer) }
+        let newer = fresh.text().replacing(#""version":2"#, with: #""version":3"#)
+        #expect(throws: Record.Unreadable.newer(3)) { try Record(text: newer) }
         #expect(throws: Record.Unreadable.newer(7)) { try Record(text: #"{"version":7,"unheard":[{}]}"#) }
     }
 
     @Test(arguments: [
-        "", "{}", "null", "[]", "1", "{\"version\":1}", "{\"version\":\"1\"}", "{\"version\":1.5}", "rubbish",
+        "", "{}", "null", "[]", "1", "{\"version\":2}", "{\"version\":\"1\"}", "{\"version\":1.5}", "rubbish",
         "{\"version\":99999999999999999999}",
     ])
     func `what is no record is damaged`(text: String) {
