@@ -135,11 +135,16 @@ import Volumes
                 // The queue of those who wait to be let in is bounded, too.
                 var descriptor: Int32?
                 try await eventually("there is room") {
-                    descriptor = try? UnixSocket.connected(to: site.ownSocket); return descriptor != nil
+                    descriptor = try? UnixSocket.connected(to: site.ownSocket)
+                    return descriptor != nil
                 }
                 crowd.append(try #require(descriptor))
             }
             for _ in 0..<10 { #expect(await site.client().moves().answering.count == 1) }
+            // The connections of those who had to make room have ended: not even nothing can be sent over them.
+            try await eventually("only as many as have a place are left") {
+                crowd.count { send($0, nil, 0, Int32(MSG_NOSIGNAL)) == 0 } <= site.limits.connections
+            }
         }
     }
 

@@ -89,7 +89,7 @@ final class StuckMove: MoveControl {
 }
 
 /// A client that does what it likes.
-struct RawClient: ~Copyable {
+final class RawClient {
     private let descriptor: Int32
 
     init(_ path: String) throws {
