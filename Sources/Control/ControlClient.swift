@@ -54,6 +54,9 @@ package struct ControlClient: Sendable {
     /// How many moves are asked at a time.
     private static let mostAtOnce = 16
 
+    /// How soon to try again where the queue is full.
+    private static let beforeNextTry = Duration.milliseconds(20)
+
     private let directories: [RuntimeDirectory]
     private let patience: Duration
 
@@ -181,14 +184,19 @@ package struct ControlClient: Sendable {
     private func exchange(_ order: MoveOrder, with socket: SocketPath) async throws(ControlError) -> ControlReply? {
         let line: [UInt8]
         do {
-            guard let descriptor = try socket.connected() else { return nil }
+            guard let descriptor = try await connected(to: socket) else { return nil }
             line = try await replyLine(to: controlLine(order) ?? [], over: descriptor)
         } catch let error as VolumeError where error.kind == .busy {
-            throw ControlError(.unanswered, ["process \(socket.process) doesn't answer: too many are waiting already"])
+            throw ControlError(.unanswered, ["process \(socket.process) lets nobody in: too many are waiting already"])
         } catch let error as VolumeError {
             throw ControlError(.unanswered, ["process \(socket.process) can't be reached: \(error)"])
         } catch is Late {
-            throw ControlError(.unanswered, ["process \(socket.process) doesn't answer within \(patience)"])
+            throw ControlError(
+                .unanswered,
+                [
+                    "process \(socket.process) doesn't answer within \(patience)"
+                        + (order == .status ? "" : "; it may still do what was asked")
+                ])
         } catch {
             throw ControlError(
                 .unanswered, ["process \(socket.process) went away before it answered: perhaps its move has ended"])
@@ -198,6 +206,19 @@ package struct ControlClient: Sendable {
                 .unanswered, ["process \(socket.process) says what this version of godwit doesn't understand"])
         }
         return reply
+    }
+
+    /// Waits for a place in the queue of those who want to be let in, which is short and soon empty.
+    private func connected(to socket: SocketPath) async throws -> Int32? {
+        let deadline = ContinuousClock.now + patience
+        while true {
+            do throws(VolumeError) {
+                return try socket.connected()
+            } catch {
+                guard error.kind == .busy, ContinuousClock.now < deadline else { throw error }
+            }
+            try await Task.sleep(for: Self.beforeNextTry)
+        }
     }
 
     private struct Late: Error {}

@@ -74,7 +74,7 @@ struct ControlClientTests {
                 try await Task.sleep(for: .milliseconds(2))
             }
         }()
-        try await body(site.client(patience: .milliseconds(500)))
+        try await body(site.client(patience: reply == nil ? .milliseconds(500) : .seconds(60)))
         try await answering
     }
 
@@ -105,7 +105,7 @@ struct ControlClientTests {
         }
     }
 
-    @Test func `a move that lets nobody in is no reason to wait`() async throws {
+    @Test func `a move that lets nobody in is waited for no longer than any other`() async throws {
         let site = Site()
         try site.directory.make()
         let path = site.directory.path + "/4242.sock"
@@ -114,9 +114,33 @@ struct ControlClientTests {
         defer { for descriptor in waiting + [listener] { close(descriptor) } }
         while let descriptor = try? UnixSocket.connected(to: path) { waiting.append(descriptor) }
         #expect(waiting.count < 100)
-        let error = await failure(site.client(patience: .seconds(600)), to: nil)
+        let error = await failure(site.client(patience: .milliseconds(300)), to: nil)
         #expect(error?.lines.last?.contains("too many are waiting") == true)
         #expect(site.names == ["4242.sock"])
+    }
+
+    @Test func `a full queue is no refusal`() async throws {
+        let site = Site()
+        try site.directory.make()
+        let path = site.directory.path + "/4242.sock"
+        let listener = try UnixSocket.listening(at: path)
+        defer { close(listener) }
+        var waiting: [RawClient] = []
+        while let descriptor = try? UnixSocket.connected(to: path) { waiting.append(RawClient(descriptor: descriptor)) }
+        async let found = site.client().moves()
+        // Long enough for the client to find it full.
+        try await Task.sleep(for: .milliseconds(100))
+        var admitted: [RawClient] = []
+        for _ in 0..<2000 where admitted.count <= waiting.count {
+            let descriptor = accept(listener, nil, nil)
+            if descriptor >= 0 {
+                admitted.append(RawClient(descriptor: descriptor))
+                admitted[admitted.count - 1].send("{\"refused\":\"not now\"}\n")
+            } else {
+                try await Task.sleep(for: .milliseconds(2))
+            }
+        }
+        #expect(await found.silent.map(\.reason) == ["not now"])
     }
 
     @Test(arguments: [
