@@ -193,7 +193,7 @@ class Fio:
         self._job = {
             "ioengine": "rbd", "clientname": "admin", "name": "guest", "numjobs": 1, "rw": "randrw", "rwmixread": 0,
             "bs": block_size, "iodepth": depth, "size": size or volume.size, "randseed": seed, "verify": "crc32c",
-            "verify_fatal": 1}
+            "verify_fatal": 1, "verify_state_save": 0}
         self.volume = volume
 
     def _command(self, volume, *options):
@@ -208,7 +208,7 @@ class Fio:
         """Begins to write."""
         rate = [f"--rate={self._rate}"] if self._rate else []
         self._running = Running(
-            self._command(self.volume, "--do_verify=0", "--verify_state_save=0", *rate), self._env)
+            self._command(self.volume, "--do_verify=0", *rate), self._env)
         self._test.addCleanup(lambda: self._running.has_ended or self._running.kill())
         return self
 
