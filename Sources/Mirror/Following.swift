@@ -64,6 +64,8 @@ final class Following: Sendable {
         try await walk.begin(&report)
         state.withLock { $0.held = time.now() }
         _ = try await walk.catchUp(&report)
+        let bulk = walk.takeDrained()
+        lastDrained.withLock { $0 = bulk }
         try await staged(.underWay) { () throws(VolumeError) in try await walk.dropOlder() }
         status.change { $0.phase = .following }
         while true {
@@ -215,8 +217,10 @@ final class Following: Sendable {
         let wasAsked = controls.isCutoverAsked
         if live.hold != nil, !isConverging { sayStalled(decision) }
         status.change { $0.phase = isConverging ? .ready : .following }
+        move.progress.begin("following")
         while true {
             try refuseIfStopped()
+            move.progress.notice(waiting(isConverging))
             if controls.isCutoverAsked != wasAsked || (live.hold != nil && wasAsked && !isConverging) {
                 // The operator's choice: once it is known not to converge, it is made.
                 let isForced = !isConverging
@@ -237,10 +241,15 @@ final class Following: Sendable {
     private func isLeft() async throws(MoveError) -> Bool {
         let writers = try await staged(.underWay) { () throws(VolumeError) in try await source.writers() }
         guard let writer = writers.first else { return true }
-        let notice = "following; waiting until \(writer.title) has closed \(move.source.address)"
+        let notice = "waiting until \(writer.title) has closed \(move.source.address)"
         status.change { $0.notice = notice }
-        move.progress.begin(notice)
         return false
+    }
+
+    /// What is waited for.
+    private func waiting(_ isConverging: Bool) -> String? {
+        if live.hold != nil, isConverging { return "ready: 'godwit cutover' hands over" }
+        return status.current.notice ?? "following"
     }
 
     private func sayStalled(_ decision: Convergence.Decision?) {
@@ -248,7 +257,6 @@ final class Following: Sendable {
         let notice = "it can't converge: \(why); 'godwit cutover' hands over all the same, 'godwit cancel' gives it up"
         if status.current.notice != notice { tell(notice) }
         status.change { $0.notice = notice }
-        move.progress.begin("following; it can't converge by itself")
     }
 
     func tell(_ text: String) {

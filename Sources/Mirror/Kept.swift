@@ -57,11 +57,11 @@ package struct KeptPlan: Sendable, Equatable {
             !present.contains { $0.id == pair.target } && carried.contains { $0.id == pair.source }
         }
         // Names may have gone round: whoever stands in another's way gets a name of its own first.
-        let blocked = changes.filter { change in
-            present.contains { $0.id != change.kept.id && $0.isNamed(change.wanted.name) && !drops.contains($0) }
+        let inTheWay = changes.filter { change in
+            changes.contains { $0.kept.id != change.kept.id && change.kept.isNamed($0.wanted.name) }
         }
         changes =
-            blocked.map { change in
+            inTheWay.map { change in
                 Change(
                     kept: change.kept,
                     wanted: Snapshot(

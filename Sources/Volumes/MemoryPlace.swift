@@ -75,6 +75,11 @@ extension MemoryVolume {
             change { $0.keep(as: name, isProtected: isProtected) }
         }
 
+        /// Somebody else takes a snapshot of a target that isn't finished.
+        package func takeSnapshotOfUnfinished(_ name: String) {
+            contents.withLock { _ = $0.unfinished?.keep(as: name, isProtected: false) }
+        }
+
         package func removeSnapshot(_ name: String) { change { $0.kept.removeAll { $0.snapshot.isNamed(name) } } }
 
         /// All that are held, those that `freeze` made among them, oldest first.

@@ -71,7 +71,8 @@ struct LiveControl: MoveControl {
             return .refused("the move is paused: 'godwit resume' first, then 'godwit cutover'")
         }
         guard options.hold != nil else {
-            return .refused("with --freeze wait it hands over as soon as no client has the source open: stop the client")
+            return .refused(
+                "with --freeze wait it hands over as soon as no client has the source open: stop the client")
         }
         controls.isCutoverAsked = true
         return .accepted("hands over as soon as the pause fits; if it can't converge, at once")

@@ -89,7 +89,11 @@ struct LineageWalkTests {
             try mayEnd()
             let from = step.base.flatMap { state($0.id)?.writes } ?? 0
             var dirty = Set(writes[from..<(state(goal.id)?.writes ?? writes.count)])
-            if step.base == nil, step.isMixed { dirty = Set(0..<LineageWalkTests.blockCount) }
+            if step.base == nil {
+                // What isn't allocated isn't looked at, unless the target may hold anything.
+                let shown = blocks(of: goal.id)
+                dirty = Set((0..<LineageWalkTests.blockCount).filter { step.isMixed || shown[$0] != 0 })
+            }
             for block in dirty.sorted() {
                 // What changed since a base that is no more isn't told rightly.
                 let isTold = step.base.map { state($0.id) != nil } ?? true
