@@ -50,13 +50,13 @@ struct BlockGraph {
     }
 
     /// Whoever uses any of these nodes, other than one another and the device itself.
-    func users(of nodes: [String], without device: String) -> [String] {
+    func users(of nodes: [String], without aliases: Set<String>) -> [String] {
         var found: [String] = []
         for (id, node) in names where node.type == "block-driver" && nodes.contains(node.name) {
             for parent in (parents[id] ?? []).compactMap({ names[$0] }) {
                 switch parent.type {
                 case "block-driver" where nodes.contains(parent.name): continue
-                case "block-backend" where parent.name == device: continue
+                case "block-backend" where aliases.contains(parent.name): continue
                 case "block-backend": found.append(parent.name.isEmpty ? "an export" : parent.name)
                 case "block-job": found.append("the job \(parent.name)")
                 default: found.append("the node \(parent.name)")

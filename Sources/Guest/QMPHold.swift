@@ -84,20 +84,17 @@ package actor QMPHold: WriterHold {
     }
 
     package func switchOver() async throws(VolumeError) {
-        let isDone = try await call("switch over") { qemu throws(VolumeError) in
+        let failure = try await call("switch over") { qemu throws(VolumeError) in
             try await removeLeftovers(qemu)
             if case .atSource(let disk, let shape) = try await place(qemu) {
                 try await expectStill(qemu)
-                if let failure = await attempt(disk, shape, qemu) {
-                    try await undo(failure)
-                    return false
-                }
+                if let failure = await attempt(disk, shape, qemu) { return failure as VolumeError? }
             }
             try await goOnAtTarget(qemu)
-            return true
+            return nil
         }
-        // What seemed to have failed has come about all the same, and the first connection may be gone.
-        if !isDone { try await call("switch over", limit: Self.undoLimit, goOnAtTarget) }
+        // By a connection of its own: the first may be what failed, and QEMU serves one at a time.
+        if let failure { try await undo(failure) }
         hasFrozen = false
     }
 
@@ -133,7 +130,7 @@ package actor QMPHold: WriterHold {
     }
 
     /// Connects, and names the call in what goes wrong.
-    private func call<Value>(
+    func call<Value>(
         _ operation: String, limit: Duration? = nil, _ body: (QMPConnection) async throws(VolumeError) -> Value
     ) async throws(VolumeError) -> Value {
         do throws(VolumeError) {
