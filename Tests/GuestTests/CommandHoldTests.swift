@@ -147,7 +147,7 @@ struct CommandHoldTests {
     @Test func `a cancelled task still runs its command`() async throws {
         // Owned: its value is awaited here.
         try await Task {
-            withUnsafeCurrentTask { unsafe $0?.cancel() }
+            unsafe withUnsafeCurrentTask { unsafe $0?.cancel() }
             try await hold("sleep 0.2; :").thaw()
         }.value
     }

@@ -148,7 +148,7 @@ struct QMPConnectionTests {
         let answer = try await with(FakeQMP.Script()) { server in
             // Owned: its value is awaited here.
             try await Task {
-                withUnsafeCurrentTask { unsafe $0?.cancel() }
+                unsafe withUnsafeCurrentTask { unsafe $0?.cancel() }
                 let connection = try await QMPConnection.open(path: server.path, limit: .seconds(5))
                 return try await connection.execute("cont")
             }.value
