@@ -19,6 +19,15 @@ extension QMPConnection {
         try await execute("query-jobs").elements?.contains { $0["id"]?.text == id } ?? false
     }
 
+    /// How much a disk was written to, by QEMU's own count (qapi/block-core.json, BlockDeviceStats).
+    func writes(by disk: GuestDisk) async throws(VolumeError) -> [Int64] {
+        let all = try await execute("query-blockstats").elements ?? []
+        let stats = all.first { entry in
+            [entry["qdev"]?.text, entry["device"]?.text].contains { $0.map(disk.aliases.contains) == true }
+        }?["stats"]
+        return ["wr_operations", "wr_bytes", "unmap_operations"].map { stats?[$0]?.integer ?? 0 }
+    }
+
     /// Waits for a stage of a block job.
     ///
     /// - Throws: What the job ended of, if it ended before, or with an error.

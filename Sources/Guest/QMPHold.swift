@@ -20,6 +20,8 @@ package actor QMPHold: WriterHold {
 
     /// Whether this move has asked the VM to stop, in this run or in an earlier one.
     private var hasFrozen = false
+    /// What the guest had written when it was frozen in this run.
+    private var writesAtFreeze: [Int64]?
 
     /// What taking back a failed switch may take beside its limit.
     static let undoLimit = Duration.seconds(10)
@@ -80,6 +82,7 @@ package actor QMPHold: WriterHold {
                 try await qemu.execute("object-del", ["id": .string(names.marker)])
             }
             try await expectStill(qemu)
+            if case .atSource(let disk, _) = try await place(qemu) { writesAtFreeze = try await qemu.writes(by: disk) }
         }
     }
 
@@ -88,6 +91,12 @@ package actor QMPHold: WriterHold {
             try await removeLeftovers(qemu)
             if case .atSource(let disk, let shape) = try await place(qemu) {
                 try await expectStill(qemu)
+                if let known = writesAtFreeze, try await qemu.writes(by: disk) != known {
+                    throw obstacle(
+                        .busy, "switch over",
+                        "the guest has written since it was frozen: somebody else let it go meanwhile",
+                        "See to it that nobody else continues the VM, then give the command again.")
+                }
                 if let failure = await attempt(disk, shape, qemu) { return failure as VolumeError? }
             }
             try await goOnAtTarget(qemu)
@@ -95,7 +104,7 @@ package actor QMPHold: WriterHold {
         }
         // By a connection of its own: the first may be what failed, and QEMU serves one at a time.
         if let failure { try await undo(failure) }
-        hasFrozen = false
+        (hasFrozen, writesAtFreeze) = (false, nil)
     }
 
     package func thaw() async throws(VolumeError) {
@@ -110,7 +119,7 @@ package actor QMPHold: WriterHold {
             }
             try await letGo(qemu)
         }
-        hasFrozen = false
+        (hasFrozen, writesAtFreeze) = (false, nil)
     }
 
     static let again = "Give the command again: it finds out how far the switch has come, and ends it."

@@ -61,7 +61,7 @@ struct QMPConnectionTests {
 
     @Test func `an event that never comes ends the wait in time`() async throws {
         try await with(FakeQMP.Script()) { server in
-            let connection = try await QMPConnection.open(path: server.path, limit: .milliseconds(300))
+            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(2))
             let error = await #expect(throws: VolumeError.self) {
                 try await connection.event("BLOCK_JOB_READY") { $0.name == "BLOCK_JOB_READY" }
             }
@@ -117,10 +117,10 @@ struct QMPConnectionTests {
         #expect(silent.reason == "no greeting came in time")
         #expect(silent.advice?.contains("one client at a time") == true)
         let stalled = try await failure(
-            FakeQMP.Script { command, _ in command == "query-status" ? [] : [Self.ok] }, limit: .milliseconds(300))
+            FakeQMP.Script { command, _ in command == "query-status" ? [] : [Self.ok] }, limit: .seconds(2))
         #expect(stalled.reason == "no answer came in time")
         #expect(stalled.operation == "query-status")
-        #expect(ContinuousClock.now - begin < .seconds(4))
+        #expect(ContinuousClock.now - begin < .seconds(8))
     }
 
     @Test func `a peer that goes away is told of`() async throws {
