@@ -60,6 +60,7 @@ struct LiveMove {
             switched.phase = .switched
             switched.isFrozen = false
             try await move.target.save(record: switched.text())
+            try await options.hold?.leaveSource()
         }
         return false
     }

@@ -44,7 +44,9 @@ extension RBDSource {
             case .unknown:
                 throw VolumeError(
                     .busy, "claim", on: address, reason: "\(mover) was moving it to \(claim.target), and may be still",
-                    advice: "Give that move's command again, or 'godwit abort \(claim.target)', if that process is no more.")
+                    advice:
+                        "Give that move's command again, or 'godwit abort \(claim.target)', if that process is no more."
+                )
             }
         }
         let claim = Claim(target: target, holder: .own(client: cluster.clientAddresses), isLive: isLive)

@@ -173,4 +173,3 @@ package struct LeftoverSurvey: Sendable {
         }
     }
 }
-

@@ -117,7 +117,8 @@ extension Leftover {
         if life == .gone {
             switch kind {
             case .untidied: lines.append("  give its command again: it tidies up")
-            case .unfinished: lines.append("  give its command again to go on; --fix, or 'godwit abort \(address)', removes it")
+            case .unfinished:
+                lines.append("  give its command again to go on; --fix, or 'godwit abort \(address)', removes it")
             default: lines.append("  --fix removes it")
             }
         }
