@@ -1,3 +1,4 @@
+package import Cutover
 package import Volumes
 
 /// Gives a move up: removes the unfinished target, and what the move left on its source.
@@ -6,10 +7,18 @@ package struct Abort: Sendable {
     /// Finds the source that the record names.
     let source: @Sendable (String) async throws(VolumeError) -> any SourceVolume
 
+    /// Finds, by title and source, who may hold the writer of a live move still.
+    let hold: @Sendable (String, String) throws(VolumeError) -> (any WriterHold)?
+
     package init(
-        of target: any TargetVolume, source: @escaping @Sendable (String) async throws(VolumeError) -> any SourceVolume
+        of target: any TargetVolume,
+        hold: @escaping @Sendable (_ title: String, _ source: String) throws(VolumeError) -> (any WriterHold)? = {
+            (_, _) throws(VolumeError) in nil
+        },
+        source: @escaping @Sendable (String) async throws(VolumeError) -> any SourceVolume
     ) {
         self.target = target
+        self.hold = hold
         self.source = source
     }
 
@@ -44,7 +53,10 @@ package struct Abort: Sendable {
                     let source = try await source(record.sourceAddress)
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
                     if let source = source as? any LiveSource {
-                        try await source.lift()
+                        let hold = hold
+                        try await Relief(source: source) { title throws(VolumeError) in
+                            try hold(title, record.sourceAddress)
+                        }.run(frozenBy: record.frozenBy)
                         try await source.release(from: target.address)
                     }
                     for name in record.transients { try await source.thaw(name) }

@@ -38,7 +38,8 @@ struct HandOver {
             let seen = move.carried(try await source.describe())
             try await move.target.furnish(as: seen)
             let switching = try await live.hold?.rehearse() ?? .zero
-            try await walk.note { $0.isFrozen = true }
+            let title = live.hold?.title
+            try await walk.note { $0.frozenBy = title }
             return (seen, switching)
         }
         let rest = Self.commitCost + switching
@@ -64,7 +65,7 @@ struct HandOver {
         try await staged(.underWay) { () throws(VolumeError) in
             try await walk.note { record in
                 record.phase = .switched
-                record.isFrozen = false
+                record.frozenBy = nil
             }
             try await live.hold?.leaveSource()
         }
@@ -167,7 +168,7 @@ struct HandOver {
         guard let hold = live.hold else { return }
         try await staged(.underWay) { () throws(VolumeError) in
             try await hold.thaw()
-            try await walk.note { $0.isFrozen = false }
+            try await walk.note { $0.frozenBy = nil }
         }
     }
 

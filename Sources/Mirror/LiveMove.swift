@@ -22,17 +22,14 @@ struct LiveMove {
     /// From an owned target to the end of the move.
     func run(_ record: consuming Record, _ report: inout Report) async throws(MoveError) {
         var record = record
-        let wasFrozen = record.isFrozen
-        record.isLive = true
-        record.isFrozen = false
-        record.phase = .copying
-        if wasFrozen, let hold = options.hold {
-            // A run died while it held the writer still.
-            try await staged(.underWay) { () throws(VolumeError) in
-                try await hold.adopt()
-                try await hold.thaw()
-            }
+        let frozenBy = record.frozenBy
+        // An earlier run may have died while it held the writer still.
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await Relief(source: source, hold: { _ in options.hold }).run(frozenBy: frozenBy)
         }
+        record.isLive = true
+        record.frozenBy = nil
+        record.phase = .copying
         let walk = Walk(move, record: record)
         try await Following(move, walk, source: source, options).run(&report)
         try await move.tidy(walk.record)
@@ -58,7 +55,7 @@ struct LiveMove {
             try await options.hold?.switchOver()
             var switched = record
             switched.phase = .switched
-            switched.isFrozen = false
+            switched.frozenBy = nil
             try await move.target.save(record: switched.text())
             try await options.hold?.leaveSource()
         }

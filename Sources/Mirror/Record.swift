@@ -42,8 +42,8 @@ struct Record: Codable, Sendable, Equatable {
     var route: Report.RouteKind?
     /// Whether clients may write while it runs.
     var isLive = false
-    /// Whether the writer may be held still: noted before it is.
-    var isFrozen = false
+    /// By what the writer may be held still (`WriterHold.title`): noted before it is.
+    var frozenBy: String?
     /// How far the step under way has come: everything before is on the target, and durable.
     var settledBytes: UInt64 = 0
 

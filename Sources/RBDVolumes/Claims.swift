@@ -53,6 +53,14 @@ extension RBDSource {
         try await pool.change(header, .setMetadata([(Claim.key(for: target), claim.encoded)]))
     }
 
+    package func claimant(for target: String) async throws(VolumeError) -> Int32? {
+        let header = try await headerName()
+        guard let claim = try await pool.claims(header).first(where: { $0.target == target }),
+            claim.holder.isOfThisHost
+        else { return nil }
+        return claim.holder.process
+    }
+
     package func release(from target: String) async throws(VolumeError) {
         guard let id = try await pool.id(ofNamed: name) else { return }
         let header = "rbd_header." + id

@@ -85,9 +85,12 @@ struct Holder: Codable, Sendable, Equatable {
 
     /// Whether that process lives, as far as this host can tell.
     var life: Life {
-        guard boot == Self.bootID(), namespace == Self.pidNamespace() else { return .unknown }
+        guard isOfThisHost else { return .unknown }
         return Self.startTime(of: process) == started ? .alive : .dead
     }
+
+    /// Whether it can be told from here, by its number.
+    var isOfThisHost: Bool { boot == Self.bootID() && namespace == Self.pidNamespace() }
 
     private static func bootID() -> String {
         let path = "/proc/sys/kernel/random/boot_id"

@@ -4,6 +4,8 @@ package protocol LiveSource: SourceVolume {
     /// - Parameter isLive: Whether its clients go on meanwhile: only one move may do that at a time.
     /// - Throws: `busy` if another move has said so, and may be alive.
     func claim(for target: String, isLive: Bool) async throws(VolumeError)
+    /// The number of the process on this host that says it moves the volume to `target`.
+    func claimant(for target: String) async throws(VolumeError) -> Int32?
     /// Takes that back. Without complaint if nothing was said.
     func release(from target: String) async throws(VolumeError)
     /// Who has it open for writing, this process apart.

@@ -27,10 +27,7 @@ struct AbortMove: AsyncParsableCommand {
             let target = try await staged(.source) { () throws(VolumeError) in
                 try await Opening.target(address.address) { tell("godwit: \($0)") }
             }
-            let outcome = try await Abort(of: target) { recorded throws(VolumeError) in
-                let address = if let given { given.address } else { try Opening.recorded(recorded) }
-                return try await Opening.source(address)
-            }.run()
+            let outcome = try await Opening.abort(of: target, at: address.address, source: given?.address).run()
             emit("removed the unfinished \(self.target)\n", to: 1)
             guard let source = outcome.source else { return }
             if outcome.lost.isEmpty {

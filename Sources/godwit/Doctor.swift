@@ -90,12 +90,11 @@ struct Doctor: AsyncParsableCommand {
     }
 
     private func giveUp(_ leftover: Leftover) async throws(MoveError) {
-        let target = try await staged(.target) { () throws(VolumeError) in
-            try await Opening.target(try Opening.recorded(leftover.address)) { tell("godwit: \($0)") }
+        let (address, target) = try await staged(.target) { () throws(VolumeError) in
+            let address = try Opening.recorded(leftover.address)
+            return (address, try await Opening.target(address) { tell("godwit: \($0)") })
         }
-        _ = try await Abort(of: target) { recorded throws(VolumeError) in
-            try await Opening.source(try Opening.recorded(recorded))
-        }.run()
+        _ = try await Opening.abort(of: target, at: address).run()
     }
 }
 

@@ -91,7 +91,10 @@ struct Migrate: AsyncParsableCommand {
                     return try await ControlServer(control: control).serve(
                         unheard: { tell("godwit: no orders can be given to this move: \($0)") }
                     ) { () async throws(MoveError) in
-                        try await cancelling(controls, from.address, target) { () async throws(MoveError) in
+                        let guardian = Guardian(source: source.address, target: target.address)
+                        defer { guardian?.dismiss() }
+                        return try await cancelling(controls, from.address, to.address, target) {
+                            () async throws(MoveError) in
                             try await move.run()
                         }
                     }
@@ -115,14 +118,14 @@ struct Migrate: AsyncParsableCommand {
 
     /// Removes what a move made that was cancelled by its operator.
     private func cancelling<Value>(
-        _ controls: MoveControls, _ source: VolumeAddress, _ target: any TargetVolume,
+        _ controls: MoveControls, _ source: VolumeAddress, _ to: VolumeAddress, _ target: any TargetVolume,
         _ body: () async throws(MoveError) -> Value
     ) async throws(MoveError) -> Value {
         do throws(MoveError) {
             return try await body()
         } catch {
             guard controls.isCancelled else { throw error }
-            _ = try await Abort(of: target) { (_) throws(VolumeError) in try await Opening.source(source) }.run()
+            _ = try await Opening.abort(of: target, at: to, source: source).run()
             throw MoveError(
                 .resumable, ["cancelled: nothing of the move is left"], advice: "The same command begins it anew.")
         }

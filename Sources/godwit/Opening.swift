@@ -64,6 +64,29 @@ extension Opening {
         }
     }
 
+    /// - Parameter given: Where the source is, if not where the record says.
+    static func abort(
+        of target: any TargetVolume, at address: VolumeAddress, source given: VolumeAddress? = nil
+    ) -> Abort {
+        @Sendable func place(_ recorded: String) throws(VolumeError) -> VolumeAddress {
+            if let given { given } else { try self.recorded(recorded) }
+        }
+        return Abort(
+            of: target,
+            hold: { title, recorded throws(VolumeError) in
+                try hold(titled: title, from: try place(recorded), to: address)
+            },
+            source: { recorded throws(VolumeError) in try await source(try place(recorded)) })
+    }
+
+    /// Who holds a writer still, by the title that a record has.
+    static func hold(
+        titled title: String, from source: VolumeAddress, to target: VolumeAddress
+    ) throws(VolumeError) -> (any WriterHold)? {
+        guard let freeze = FreezeArgument(argument: title) else { return nil }
+        return try hold(freeze, from: source, to: target, limit: .seconds(30))
+    }
+
     static func hold(
         _ freeze: FreezeArgument, from source: VolumeAddress, to target: VolumeAddress, limit: Duration
     ) throws(VolumeError) -> (any WriterHold)? {
