@@ -11,22 +11,29 @@ package import Volumes
 ///   `w · o / (1 − w / D)`, at or above it they never do;
 /// - handing over costs `F` besides draining what is left. So what may be left is `D · (maxPause − F)`.
 package struct Convergence: Sendable {
+    package enum Throttle: Sendable, Equatable {
+        case now
+        /// When it is to come to an end: until then it only follows.
+        case later
+        case never
+    }
+
     package struct Settings: Sendable {
         /// How long the writer may be held still.
         package var maxPause: Duration
         /// Whether the writer may be slowed.
-        package var throttles: Bool
+        package var throttle: Throttle
         /// Never slowed below this.
         package var floor: ByteRate
         /// After so many rounds without an end it is the operator's turn.
         package var maxRounds: Int
 
         package init(
-            maxPause: Duration = .milliseconds(300), throttles: Bool = true,
+            maxPause: Duration = .milliseconds(300), throttle: Throttle = .now,
             floor: ByteRate = ByteRate(bytesPerSecond: 1 << 20), maxRounds: Int = 30
         ) {
             self.maxPause = maxPause
-            self.throttles = throttles
+            self.throttle = throttle
             self.floor = floor
             self.maxRounds = maxRounds
         }
@@ -111,7 +118,8 @@ package struct Convergence: Sendable {
 
     /// Looks at a round that has begun.
     package mutating func decide(_ seen: Observation) -> Decision {
-        rounds += 1
+        // What only follows may take as many rounds as it likes.
+        rounds = settings.throttle == .later ? 0 : rounds + 1
         drain.add(seen.sent, in: seen.draining)
         let figures = Figures(seen, drain: drain.rate(most: seen.bandwidth))
         defer { last = seen }
@@ -141,7 +149,11 @@ package struct Convergence: Sendable {
         {
             return decision(.goOn, "\(seen.dirtied.text) dirtied after \(before.text): fewer each round")
         }
-        guard settings.throttles else {
+        if settings.throttle == .later {
+            return decision(
+                .goOn, "dirtied at \(ByteRate(figures.dirty).text): the writer isn't slowed before it is to hand over")
+        }
+        guard settings.throttle == .now else {
             return decision(
                 .stalled,
                 "dirtied at \(ByteRate(figures.dirty).text), drained at \(ByteRate(figures.drain).text): "

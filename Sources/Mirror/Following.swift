@@ -154,10 +154,14 @@ final class Following: Sendable {
     private let lastDrained = Mutex<(bytes: ByteCount, time: Duration)>((.zero, .zero))
 
     private func decide(_ seen: Convergence.Observation) -> Convergence.Decision {
-        let throttle = controls.throttle
-        let mayThrottle = live.hold != nil && isDue && throttle == .auto
+        // The operator's own limit, or none, leaves nothing to be computed.
+        let isComputed = controls.throttle == .auto
         return state.withLock { state in
-            state.convergence.settings.throttles = live.convergence.throttles && mayThrottle
+            if live.hold == nil || !isDue {
+                state.convergence.settings.throttle = .later
+            } else {
+                state.convergence.settings.throttle = isComputed ? live.convergence.throttle : .never
+            }
             return state.convergence.decide(seen)
         }
     }

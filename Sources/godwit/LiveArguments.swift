@@ -57,7 +57,7 @@ struct LiveArguments: ParsableArguments {
         guard live else { return nil }
         var options = LiveOptions()
         options.convergence.maxPause = maxPause.duration
-        options.convergence.throttles = throttle == .auto
+        options.convergence.throttle = throttle == .auto ? .now : .never
         options.convergence.floor = ByteRate(bytesPerSecond: throttleFloor.count.bytes)
         options.convergence.maxRounds = maxRounds
         options.cutover = cutover

@@ -53,10 +53,20 @@ struct ConvergenceTests {
 
     @Test func `a writer that may not be slowed is the operator's choice`() {
         var model = Model(writer: 200 * mebi, workingSet: 4096 * mebi, drain: 20 * mebi, allocated: 512 * mebi)
-        model.settings.throttles = false
+        model.settings.throttle = .never
         let outcome = model.run()
         #expect(outcome.end == .stalled)
         #expect(outcome.limits.isEmpty)
+    }
+
+    @Test func `a move that only follows slows nobody, and doesn't count its rounds`() {
+        var convergence = Convergence(.init(throttle: .later, maxRounds: 2))
+        let seen = Convergence.Observation(
+            sent: .mebibytes(500), draining: .seconds(10), dirtied: .mebibytes(500), interval: .seconds(10),
+            overhead: .milliseconds(500))
+        for _ in 0..<5 { #expect(convergence.decide(seen).verdict == .goOn) }
+        convergence.settings.throttle = .now
+        guard case .throttle = convergence.decide(seen).verdict else { return #expect(Bool(false)) }
     }
 
     @Test func `rounds are counted`() {
