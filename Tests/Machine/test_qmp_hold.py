@@ -360,6 +360,22 @@ class Dying(Holding):
         again.switch()
         self.assert_runs_at(machine, other)
 
+    def test_a_target_that_cannot_be_read_any_more_does_not_keep_the_vm(self):
+        machine, _, source, commands = self.cuts()
+        target = self.target("fast")
+        hold = self.hold(machine, source, target)
+        hold.freeze()
+        hold.kill()
+        self.copy(source, target)
+        self.die(machine, source, target, commands.index("blockdev-mirror"), False)
+        self.assertEqual(len(target.watchers()), 1)
+        target.evict_others()
+        again = self.hold(machine, source, target)
+        again.adopt()
+        again.thaw()
+        self.assert_runs_at(machine, source)
+        self.assert_right(machine, at=source)
+
     def test_a_vm_that_has_ended(self):
         source, target = self.pair()
         machine = self.writing(source)
