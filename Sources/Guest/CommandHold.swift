@@ -74,7 +74,7 @@ package struct CommandHold: WriterHold {
         case .overdue:
             throw error(
                 .unreachable, asked,
-                "the command had not ended after \(limit.formatted(.units(allowed: [.minutes, .seconds, .milliseconds]))),"
+                "the command had not ended after \(Self.seconds(limit)) s,"
                     + " and was killed" + Self.lastLines(output))
         case .unstarted(let reason):
             throw error(.failed, asked, "/bin/sh can't be started: \(reason)")
@@ -85,6 +85,12 @@ package struct CommandHold: WriterHold {
         _ kind: VolumeError.Kind, _ operation: String, _ reason: String, _ advice: String? = nil
     ) -> VolumeError {
         VolumeError(kind, operation, on: title, reason: reason, advice: advice)
+    }
+
+    /// "30", "0.5".
+    private static func seconds(_ duration: Duration) -> String {
+        let seconds = duration / .seconds(1)
+        return seconds == seconds.rounded() ? "\(Int64(seconds))" : "\(seconds)"
     }
 
     private static func name(_ signal: Int32) -> String {

@@ -6,7 +6,13 @@ struct GuestView: Sendable {
     let target: RBDAddress
     let names: Names
     let disks: [GuestDisk]
-    let nodes: [BlockNode]
+    private(set) var nodes: [BlockNode]
+
+    func with(nodes: [BlockNode]) -> GuestView {
+        var view = self
+        view.nodes = nodes
+        return view
+    }
 
     /// What a move calls what it makes in QEMU. Of the addresses alone, so that a later run knows it for its own.
     struct Names: Sendable, Equatable {
@@ -90,6 +96,11 @@ struct GuestView: Sendable {
         }
     }
 
+    /// Whether the disk is at the target; that can be told of the disks alone.
+    var isAtTarget: Bool {
+        if case .atTarget = try? place() { true } else { false }
+    }
+
     /// Of several, those with the configuration that the source's address names.
     private func narrowed(_ disks: [GuestDisk]) -> [GuestDisk] {
         let exact = disks.filter { $0.root.image?.configuration == source.configuration }
@@ -167,10 +178,5 @@ struct GuestView: Sendable {
     /// The nodes by which QEMU has the source open, a raw one before the one it stands on.
     var sourceNodes: [BlockNode] {
         nodes.filter { !names.owns($0) && isSource($0) }.sorted { $0.driver != "rbd" && $1.driver == "rbd" }
-    }
-
-    /// What an earlier attempt left, in the order in which it can be taken away.
-    var leftovers: [String] {
-        [names.root, names.image].filter { name in nodes.contains { $0.name == name } }
     }
 }

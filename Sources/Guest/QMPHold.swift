@@ -112,7 +112,7 @@ package actor QMPHold: WriterHold {
         try await call("thaw") { qemu throws(VolumeError) in
             try await removeLeftovers(qemu)
             // A disk that is at neither place was taken from the VM: it goes on without.
-            if case .atTarget = try? await place(qemu) {
+            if try await disks(qemu).isAtTarget {
                 throw obstacle(
                     .busy, "thaw", "the VM has \(target.spec) as its disk already, and can't go on at \(source.spec)",
                     Self.again)

@@ -3,11 +3,15 @@ internal import Volumes
 /// What is looked at before anything is done.
 extension QMPHold {
     func view(_ qemu: QMPConnection) async throws(VolumeError) -> GuestView {
-        let disks = try await qemu.execute("query-block").elements ?? []
         let nodes = try await qemu.execute("query-named-block-nodes").elements ?? []
+        return try await disks(qemu).with(nodes: nodes.compactMap(BlockNode.init))
+    }
+
+    /// The disks without the nodes under them, of which QEMU tells nothing if one of the images can't be read.
+    func disks(_ qemu: QMPConnection) async throws(VolumeError) -> GuestView {
+        let disks = try await qemu.execute("query-block").elements ?? []
         return GuestView(
-            source: source, target: target, names: names, disks: disks.compactMap(GuestDisk.init),
-            nodes: nodes.compactMap(BlockNode.init))
+            source: source, target: target, names: names, disks: disks.compactMap(GuestDisk.init), nodes: [])
     }
 
     func place(_ qemu: QMPConnection) async throws(VolumeError) -> GuestView.Place {

@@ -94,8 +94,12 @@ extension QMPHold {
             await qemu.pause(.milliseconds(20))
         }
         await qemu.forgetEvents()
-        let view = try await view(qemu)
-        guard !view.disks.contains(where: { names.owns($0.root) }) else { return }
-        for node in view.leftovers { try await qemu.execute("blockdev-del", ["node-name": .string(node)]) }
+        // Without looking first, which fails if an image can't be read any more: that of the target, perhaps. QEMU
+        // refuses to remove what isn't there, or what the disk uses by now.
+        for name in [names.root, names.image] {
+            do throws(VolumeError) {
+                try await qemu.execute("blockdev-del", ["node-name": .string(name)])
+            } catch  where error.kind == .missing || error.kind == .failed {}
+        }
     }
 }

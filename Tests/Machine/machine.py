@@ -277,7 +277,7 @@ class Machine:
         while self.monitor is None:
             try:
                 self.monitor = Monitor(self._own)
-            except (FileNotFoundError, ConnectionRefusedError):
+            except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
                 self._expect_alive(deadline, "QEMU's monitor")
                 time.sleep(0.01)
         if not guest:

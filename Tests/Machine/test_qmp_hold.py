@@ -144,14 +144,14 @@ class Switching(Holding):
         key = ceph.tool("ceph", "auth", "print-key", "client.admin").stdout.strip()
         monitor = ceph.tool("ceph", "mon", "dump", "--format", "json").json["mons"][0]["public_addrs"]["addrvec"][0]["addr"]
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as bare:
-            bare.write(f"[global]\nmon host = v2:{monitor}\nkeyring = /nonexistent\n")
+            bare.write(f"[global]\nmon host = [v2:{monitor}]\nkeyring = /nonexistent\n")
             bare.flush()
             node = rbd_node(
                 "libvirt-1-storage", source.pool, source.name, conf=bare.name, user="admin",
                 **{"key-secret": "libvirt-1-storage-auth-secret0"})
             machine = self.writing(
                 source, nodes=[node, {"driver": "raw", "node-name": "libvirt-1-format", "file": "libvirt-1-storage"}],
-                objects=[f"secret,id=libvirt-1-storage-auth-secret0,data={key}"])
+                objects=[f"secret,id=libvirt-1-storage-auth-secret0,format=base64,data={key}"])
             hold = self.hold(machine, source, target)
             hold.prepare()
             hold.freeze()
@@ -202,12 +202,12 @@ class Failing(Holding):
         hold.freeze()
         self.copy(source, target)
         machine.monitor.execute("cont")
+        before = machine.info()["seq"]
+        self.wait_until(lambda: machine.info()["seq"] > before + 20)
         for words in ("doesn't stand still", "has written since"):
             with self.assertRaises(HoldError) as caught:
                 hold.switch()
             self.assertIn(words, caught.exception.reason)
-            before = machine.info()["seq"]
-            self.wait_until(lambda: machine.info()["seq"] > before + 20)
             machine.monitor.execute("stop")
         hold.thaw()
         self.assert_runs_at(machine, source)
@@ -359,6 +359,22 @@ class Dying(Holding):
         self.assertEqual(machine.status(), "paused")
         again.switch()
         self.assert_runs_at(machine, other)
+
+    def test_a_target_that_cannot_be_read_any_more_does_not_keep_the_vm(self):
+        machine, _, source, commands = self.cuts()
+        target = self.target("fast")
+        hold = self.hold(machine, source, target)
+        hold.freeze()
+        hold.kill()
+        self.copy(source, target)
+        self.die(machine, source, target, commands.index("blockdev-mirror"), False)
+        self.assertEqual(len(target.watchers()), 1)
+        target.evict_others()
+        again = self.hold(machine, source, target)
+        again.adopt()
+        again.thaw()
+        self.assert_runs_at(machine, source)
+        self.assert_right(machine, at=source)
 
     def test_a_vm_that_has_ended(self):
         source, target = self.pair()
