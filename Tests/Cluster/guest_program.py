@@ -327,9 +327,12 @@ class Guest:
             elif order.word == "thaw":
                 self.go_on(order, "thaw")
             elif order.word == "switch":
-                parse(order.rest)
-                self.address = order.rest
-                self.go_on(order, "switch")
+                before, self.address = self.address, order.rest
+                try:
+                    self.go_on(order, "switch")
+                except Exception:
+                    self.address = before  # there a thaw takes it
+                    raise
             elif order.word == "rate":
                 self.rate, self.due = int(order.rest), 0.0
                 order.reply(ok=True)

@@ -20,6 +20,8 @@ MOVED = "godwit.moved"
 TRANSIENT = re.compile(rb"godwit\.[0-9a-f]{16}")
 # What a test that isn't about the pause allows it to be.
 PATIENT = ("--max-pause", "2s")
+# A move that follows a guest of 4 to 10 MiB/s, with a round every two or three seconds, until it is told to hand over.
+FOLLOW = ("--cutover", "manual", "--max-pause", "400ms", "--bandwidth", "20M")
 # By how much a machine that does other things as well may miss a promise: seconds.
 SLACK = 0.5
 
@@ -229,4 +231,4 @@ class LiveTest(InterruptedTest):
         return [int(value) for value in watch.values if value != own and value is not None]
 
 
-__all__ = ["LiveTest", "MOVED", "PATIENT", "SLACK", "THROTTLE", "Watch", "told"]
+__all__ = ["FOLLOW", "LiveTest", "MOVED", "PATIENT", "SLACK", "THROTTLE", "Watch", "told"]

@@ -4,15 +4,15 @@ import time
 
 from guests import Guest
 from harness import KIB, MIB
-from live import MOVED, PATIENT, THROTTLE, LiveTest, Watch
+from live import FOLLOW, MOVED, PATIENT, THROTTLE, LiveTest, Watch
 
-BUSY = {"rate": 8 * MIB, "block_size": 4 * KIB, "blocks": (1, 16)}
+BUSY = {"rate": 6 * MIB, "block_size": 4 * KIB, "blocks": (1, 16)}
 
 
 class CarriesTest(LiveTest):
     def following(self, source, guest, *options, rounds=2, target=None):
         target, watch = target or self.target(), Watch(self, source)
-        moving = self.begin(source, target, *PATIENT, "--cutover", "manual", *options, freeze=guest)
+        moving = self.begin(source, target, *FOLLOW, *options, freeze=guest)
         self.when_following(moving, watch, rounds)
         return target, watch, moving
 
@@ -46,7 +46,7 @@ class Snapshots(CarriesTest):
         source, guest = self.guest(**BUSY)
         source.snap("before")
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *PATIENT, "--bandwidth", "24M", "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *FOLLOW, freeze=guest)
         self.when_bulk(moving, target, watch)
         source.snap("in the bulk", protect=True)
         self.when_following(moving, watch, 2)
@@ -61,7 +61,7 @@ class Snapshots(CarriesTest):
 
     def test_taken_just_before_the_hand_over(self):
         for attempt in range(2):
-            source, guest = self.guest(**BUSY, length=16 * MIB)
+            source, guest = self.guest(**BUSY)
             target, watch, moving = self.following(source, guest)
             source.snap("one")
             self.order("cutover", target.address)
@@ -76,7 +76,7 @@ class Snapshots(CarriesTest):
             source.snap(name)
             time.sleep(0.1)
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *PATIENT, "--bandwidth", "24M", "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *FOLLOW, freeze=guest)
         self.when_bulk(moving, target, watch)
         source.remove_snap("four")
         self.when_following(moving, watch, 2)
@@ -229,8 +229,7 @@ class Layouts(CarriesTest):
         """Many rounds: a writer without the lock isn't held up by a snapshot, and may write past it for a moment."""
         source, guest = self.guest(
             layout={"features": ("layering",)}, rate=0, block_size=16 * KIB, blocks=(1, 1), depth=16)
-        target, watch, moving = self.following(source, guest, "--throttle", "off", rounds=12)
-        self.finishes(moving, guest, source, target)
+        self.moved(source, guest, "--bandwidth", "24M", "--max-pause", "800ms")
 
     def test_stripes(self):
         source, guest = self.guest(layout={"stripe_unit": 64 * KIB, "stripe_count": 4}, **BUSY)
@@ -313,7 +312,7 @@ class Verified(CarriesTest):
 
     def test_what_was_planted_is_found(self):
         """A block of the unfinished target is spoiled while the move follows: it isn't committed, and the guest goes on."""
-        source, guest = self.guest(rate=2 * MIB, length=32 * MIB)
+        source, guest = self.guest(rate=6 * MIB, length=32 * MIB)
         target, watch, moving = self.following(source, guest, "--verify")
         source.fill(40 * MIB, MIB, seed=1)
         self.next_round(watch, moving, 2)

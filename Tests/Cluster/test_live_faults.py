@@ -9,7 +9,7 @@ import time
 
 from environment import REPOSITORY
 from harness import KIB, MIB, cluster, dev_cluster, setting
-from live import PATIENT, LiveTest, Watch
+from live import FOLLOW, PATIENT, LiveTest, Watch
 
 AWAY = 10  # seconds
 
@@ -33,12 +33,12 @@ class OSDs(LiveTest):
     def test_in_the_bulk_and_while_following(self):
         bulk_source, bulk_guest = self.guest(rate=2 * MIB, length=48 * MIB)
         source, guest = self.guest(rate=4 * MIB, length=32 * MIB)
-        wait_source, wait_guest = self.guest(rate=2 * MIB, length=16 * MIB)
+        wait_source, wait_guest = self.guest(rate=4 * MIB, length=16 * MIB)
         sources = bulk_source, source, wait_source
         watches = bulk_watch, watch, wait_watch = [Watch(self, each) for each in sources]
         bulk_target, target, wait_target = self.target(), self.target(), self.target()
-        following = self.begin(source, target, *PATIENT, "--cutover", "manual", freeze=guest)
-        waiting = self.begin(wait_source, wait_target, "--freeze", "wait")
+        following = self.begin(source, target, *FOLLOW, freeze=guest)
+        waiting = self.begin(wait_source, wait_target, "--freeze", "wait", "--bandwidth", "10M")
         self.when_following(following, watch, 3)
         self.when_following(waiting, wait_watch, 3)
         bulk = self.begin(bulk_source, bulk_target, *PATIENT, "--bandwidth", "8M", freeze=bulk_guest)
@@ -108,7 +108,7 @@ class FullPool(LiveTest):
         """The move ends, the guest isn't throttled any more, and goes on."""
         source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1))
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *PATIENT, "--bandwidth", "16M", "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *PATIENT, "--bandwidth", "16M", freeze=guest)
         self.when_bulk(moving, target, watch)
         self.addCleanup(cluster().tool, "ceph", "osd", "pool", "set-quota", "slow", "max_bytes", "0")
         cluster().tool("ceph", "osd", "pool", "set-quota", "slow", "max_bytes", "1")
@@ -128,7 +128,7 @@ class Guests(LiveTest):
     def test_it_is_killed_while_its_move_waits(self):
         source, guest = self.guest(rate=8 * MIB, cache=True)
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, "--freeze", "wait")
+        moving = self.begin(source, target, "--freeze", "wait", "--bandwidth", "20M")
         self.when_following(moving, watch, 3)
         guest.kill()
         result = moving.wait(90)

@@ -9,7 +9,7 @@ import time
 
 from faults import HOLDER, Moment, after
 from harness import KIB, MIB, run, start
-from live import LiveTest, Watch
+from live import FOLLOW, LiveTest, Watch
 
 SLOWLY = ("--max-pause", "1s", "--bandwidth", "20M")
 
@@ -111,7 +111,7 @@ class Kills(LiveTest):
         """The moments at which a guest is at its worst: the throttle stays until the next run, which lifts it."""
         source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *SLOWLY, "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *SLOWLY, freeze=guest)
         self.until(lambda: watch.limit is not None, "the throttle", 40, moving)
         moving.kill()
         moving.wait(10)
@@ -135,7 +135,7 @@ class Kills(LiveTest):
         source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
         source.set_metadata("conf_rbd_qos_write_bps_limit", "88888888")
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *SLOWLY, "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *SLOWLY, freeze=guest)
         self.until(lambda: watch.limit != "88888888", "the throttle", 40, moving)
         moving.kill()
         moving.wait(10)
@@ -162,7 +162,7 @@ class CtrlC(LiveTest):
     def test_in_each_phase(self):
         source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
         target, watch = self.target(), Watch(self, source)
-        options = (*SLOWLY, "--cutover", "manual")
+        options = ("--max-pause", "400ms", "--bandwidth", "20M")
         # Before anything, in the bulk, following, throttled.
         moving = self.begin(source, target, *options, freeze=guest)
         self.when_bulk(moving, target, watch)
@@ -211,10 +211,10 @@ class CtrlC(LiveTest):
         self.assert_handed_over(guest, source, target)
 
     def test_while_it_waits(self):
-        source, guest = self.guest(rate=4 * MIB)
+        source, guest = self.guest(rate=6 * MIB)
         target, watch = self.target(), Watch(self, source)
         for _ in range(3):
-            moving = self.begin(source, target, "--freeze", "wait")
+            moving = self.begin(source, target, "--freeze", "wait", "--bandwidth", "20M")
             self.when_following(moving, watch, watch.rounds + 2)
             self.interrupted(source, guest, target, moving)
         guest.stop()
@@ -244,9 +244,9 @@ class CtrlC(LiveTest):
 
 class Rivals(LiveTest):
     def test_two_moves_of_one_source(self):
-        source, guest = self.guest(rate=4 * MIB)
+        source, guest = self.guest(rate=6 * MIB)
         target, other, watch = self.target(), self.target(), Watch(self, source)
-        moving = self.begin(source, target, *SLOWLY, "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *FOLLOW, freeze=guest)
         for moment in 1, 3:
             self.when_following(moving, watch, moment)
             for kind in ("--live",), ():
@@ -261,9 +261,9 @@ class Rivals(LiveTest):
         self.assert_handed_over(guest, source, target)
 
     def test_the_same_command_twice(self):
-        source, guest = self.guest(rate=4 * MIB)
+        source, guest = self.guest(rate=6 * MIB)
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *SLOWLY, "--cutover", "manual", freeze=guest)
+        moving = self.begin(source, target, *FOLLOW, freeze=guest)
         self.when_following(moving, watch, 2)
         second = self.begin(source, target, *SLOWLY, freeze=guest).wait(30)
         self.assertEqual(second.rc, 75, second)
