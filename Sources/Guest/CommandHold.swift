@@ -1,5 +1,6 @@
 internal import Cutover
 internal import Foundation
+internal import Glibc
 package import Volumes
 
 /// A writer that is held by a command of the operator's, called as "COMMAND freeze", "COMMAND switch TARGET" and
@@ -38,7 +39,7 @@ package struct CommandHold: WriterHold {
             throw error(
                 .missing, "prepare", "there is no file \(first)", "Give the path of the command that holds the writer.")
         }
-        guard !isFolder.boolValue, files.isExecutableFile(atPath: first) else {
+        guard !isFolder.boolValue, unsafe access(first, X_OK) == 0 else {
             throw error(.forbidden, "prepare", "\(first) can't be executed", "Make it executable: chmod +x \(first)")
         }
     }

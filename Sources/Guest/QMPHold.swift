@@ -26,6 +26,8 @@ package actor QMPHold: WriterHold {
     /// What taking back a failed switch may take beside its limit.
     static let undoLimit = Duration.seconds(10)
     /// object-add's form of today is of 6.0; the namespaces of rbd are of 5.0.
+    /// What a switch takes besides: the empty mirror, a handful of questions, and the VM's going on.
+    private static let swapCost = Duration.milliseconds(20)
     static let oldest = QMPConnection.Version(major: 6, minor: 0, micro: 0)
 
     /// - Parameter limit: What each call may take in all; a switch that fails gets `undoLimit` more.
@@ -105,6 +107,26 @@ package actor QMPHold: WriterHold {
         // By a connection of its own: the first may be what failed, and QEMU serves one at a time.
         if let failure { try await undo(failure) }
         (hasFrozen, writesAtFreeze) = (false, nil)
+    }
+
+    /// Most of a switch is QEMU's connecting to the cluster and opening the target: which is done with an image that
+    /// isn't there.
+    package func rehearse() async throws(VolumeError) -> Duration {
+        try await call("rehearse") { qemu throws(VolumeError) in
+            guard case .atSource(_, let shape) = try await place(qemu) else { return .zero }
+            let begin = ContinuousClock.now
+            try await probe(shape, qemu)
+            return ContinuousClock.now - begin + Self.swapCost
+        }
+    }
+
+    package func leaveSource() async throws(VolumeError) {
+        try await call("leave the source") { qemu throws(VolumeError) in
+            guard try await disks(qemu).isAtTarget else {
+                throw obstacle(.failed, "leave the source", "the VM's disk isn't at the target", Self.again)
+            }
+            try await closeSource(qemu)
+        }
     }
 
     package func thaw() async throws(VolumeError) {

@@ -53,13 +53,12 @@ extension QMPHold {
             advice: failure.advice)
     }
 
-    /// The disk is at the target: what is left is to let the VM go, first, and to close the source.
+    /// The disk is at the target: what is left is to let the VM go. The source is closed after that.
     func goOnAtTarget(_ qemu: QMPConnection) async throws(VolumeError) {
         guard case .atTarget = try await place(qemu) else {
             throw obstacle(.failed, "switch over", "the disk is at the source again", Self.again)
         }
         try await letGo(qemu)
-        try await closeSource(qemu)
     }
 
     /// Lets the VM run again, if it was this move that stopped it.

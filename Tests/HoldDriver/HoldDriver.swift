@@ -40,7 +40,9 @@ struct HoldDriver {
                 case "prepare": try await hold.prepare()
                 case "adopt": try await hold.adopt()
                 case "freeze": try await hold.freeze()
-                case "switch": try await hold.switchOver()
+                case "switch":
+                    try await hold.switchOver()
+                    try await hold.leaveSource()
                 case "thaw": try await hold.thaw()
                 default: throw VolumeError(.unsupported, line, on: hold.title, reason: "no such call")
                 }
