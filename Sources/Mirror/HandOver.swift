@@ -33,11 +33,23 @@ struct HandOver {
     static func cost(switching: Duration) -> Duration { freezeCost + commitCost + switching }
 
     func run(_ report: inout Report) async throws(MoveError) -> End {
+        do throws(MoveError) {
+            let end = try await handOver(&report)
+            await source.letGo()
+            return end
+        } catch {
+            await source.letGo()
+            throw error
+        }
+    }
+
+    private func handOver(_ report: inout Report) async throws(MoveError) -> End {
         // What takes its time, and can be done before.
         let (seen, switching) = try await staged(.underWay) { () throws(VolumeError) in
             let seen = move.carried(try await source.describe())
             try await move.target.furnish(as: seen)
             let switching = try await live.hold?.rehearse() ?? .zero
+            try await source.stayOpen()
             let title = live.hold?.title
             try await walk.note { $0.frozenBy = title }
             return (seen, switching)

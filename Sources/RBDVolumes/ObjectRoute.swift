@@ -46,6 +46,8 @@ final class ObjectMover: StepMover {
     /// What the target's objects were when the step began.
     private let before: ObjectMap?
     private let after: Mutex<ObjectMap?>
+    /// As it stands in the pool.
+    private let saved: Mutex<ObjectMap?>
     private let expectation = Mutex(FullObjects())
     /// Objects asked at once what changed of them.
     private static let asked = 32
@@ -79,6 +81,7 @@ final class ObjectMover: StepMover {
         canCopy = targetObjects.pool.cluster.fsid == sourceObjects.pool.cluster.fsid
         before = try await store?.load(nil, objects: objectCount)
         after = Mutex(before)
+        saved = Mutex(before)
         guard store == nil || before != nil else {
             throw VolumeError(
                 .damaged, "rados_read", on: route.target.address,
@@ -99,7 +102,7 @@ final class ObjectMover: StepMover {
             for number in numbers where number >= first && map[number] == .absent { map[number] = .exists }
         }
         after.withLock { $0 = map }
-        try await store.save(map)
+        try await save(map, to: store)
     }
 
     private func forEachCandidate(_ found: (Range<Int>) -> Void) {
@@ -332,7 +335,14 @@ final class ObjectMover: StepMover {
 
     private func saveMap() async throws(VolumeError) {
         guard let store, let map = after.withLock({ $0 }) else { return }
+        try await save(map, to: store)
+    }
+
+    /// Where nothing changed, as in most rounds that follow a writer, nothing is written.
+    private func save(_ map: ObjectMap, to store: ObjectMapStore) async throws(VolumeError) {
+        guard saved.withLock({ $0 != map }) else { return }
         try await store.save(map)
+        saved.withLock { $0 = map }
     }
 }
 

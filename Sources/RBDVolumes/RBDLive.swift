@@ -1,9 +1,18 @@
 internal import CCeph
 internal import Foundation
+internal import Synchronization
 package import Volumes
 
 // An image that is moved while its clients write to it.
 extension RBDSource: LiveSource {
+    package func stayOpen() async throws(VolumeError) {
+        guard kept.withLock({ $0 == nil }) else { return }
+        let image = try await Image.open(name, in: pool, title: address, for: .writing)
+        kept.withLock { $0 = image }
+    }
+
+    package func letGo() async { await kept.withLock { $0.take() }?.close() }
+
     package func writers() async throws(VolumeError) -> [Writer] {
         let others = try await pool.watchers(ofImage: name).filter { $0.client != cluster.clientNumber }
         var seen: Set<Int64> = []

@@ -9,6 +9,8 @@ package final class RBDSource: SourceVolume {
     let cluster: Cluster
     let pool: Pool
     let name: String
+    /// The image, where it is kept open for writing.
+    let kept = Mutex<Image?>(nil)
 
     private init(_ target: RBDAddress, cluster: Cluster) throws(VolumeError) {
         address = target.text
@@ -32,7 +34,8 @@ package final class RBDSource: SourceVolume {
         for access: Image.Access = .reading, at snapshot: Snapshot? = nil,
         _ body: (Image) async throws(VolumeError) -> Value
     ) async throws(VolumeError) -> Value {
-        try await Image.with(name, in: pool, title: address, for: access, at: snapshot, body)
+        if access == .writing, let image = kept.withLock({ $0 }) { return try await body(image) }
+        return try await Image.with(name, in: pool, title: address, for: access, at: snapshot, body)
     }
 
     package func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader {

@@ -8,6 +8,9 @@ package protocol LiveSource: SourceVolume {
     func claimant(for target: String) async throws(VolumeError) -> Int32?
     /// Takes that back. Without complaint if nothing was said.
     func release(from target: String) async throws(VolumeError)
+    /// Keeps it open for what is to come, so that holding a state takes less time.
+    func stayOpen() async throws(VolumeError)
+    func letGo() async
     /// Who has it open for writing, this process apart.
     func writers() async throws(VolumeError) -> [Writer]
     /// Holds each client's writes to that rate. What it was held to before is written down with the volume in the same
