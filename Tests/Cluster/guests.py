@@ -54,8 +54,7 @@ class Guest:
         options = {**self._options, "address": self.volume.address, "socket": self.socket}
         self._running = Running(
             [sys.executable, FOLDER / "guest_program.py", json.dumps(options)],
-            env={"CEPH_CONF": self.volume.cluster.conf if self.volume.cluster.is_default else None,
-                 "PYTHONDONTWRITEBYTECODE": "1"})
+            env={"PYTHONDONTWRITEBYTECODE": "1"})
         self._test.wait_until(lambda: self._running.has_ended or "ready" in self._running.text(0), limit=60)
         if self._running.has_ended:
             raise AssertionError(f"the guest died: {self._running.wait(1)}")
