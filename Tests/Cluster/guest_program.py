@@ -86,7 +86,7 @@ class Guest:
                 self.path, options["seed"], options["block_size"], options["offset"],
                 options["length"] // options["block_size"])
         self.sequence = self.journal.last
-        self.next_block = 0
+        self.next_block, self.shuffled = 0, []
         self.clusters, self.lost, self.image, self.cluster = {}, [], None, None
         self.bell = threading.Condition(threading.Lock())
         # All below is guarded by the bell's lock, as are the journal's tables.
@@ -162,6 +162,10 @@ class Guest:
                 self.next_block = 0
             first = self.next_block
             self.next_block += count
+        elif self.pattern == "once":
+            if not self.shuffled:
+                self.shuffled = self.random.sample(range(self.limit), self.limit)
+            first, count = self.shuffled.pop(), 1
         elif self.pattern == "hot" and self.random.random() < 0.9:
             first = self.random.randrange(max(1, self.limit // 16))  # 9 of 10 writes to a sixteenth of the blocks
         else:

@@ -24,7 +24,8 @@ class Guest:
     :param rate: bytes a second, 0 for as fast as it goes
     :param blocks: the least and the most blocks of a write
     :param block_size: bytes of a block that describes itself
-    :param pattern: "random", "hot" (most writes to a sixteenth of the blocks) or "sequential"
+    :param pattern: "random", "hot" (most writes to a sixteenth of the blocks), "sequential" or "once" (at random, but no
+        block again before all were written; for single blocks)
     :param offset: where in the image its part of it begins, and by `length` how long it is; all of it unless said
     :param depth: writes under way at once
     :param cache: with librbd's cache, as QEMU has it, and a flush every half a second; what was acknowledged is durable

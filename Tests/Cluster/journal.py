@@ -26,6 +26,7 @@ HEADER = struct.Struct("<8sQQQ")  # magic, seed, block, sequence
 CHECKSUM = struct.Struct("<I")  # of the header before it and the body after it
 BODY = HEADER.size + CHECKSUM.size
 PIECE = 4 << 20
+MOST = 256 << 10  # bytes of a block
 
 _FILE = struct.Struct("<8sQQQQ")  # magic, seed, bytes of a block, offset of the first in the image, number of blocks
 _FILE_MAGIC = b"journal1"
@@ -36,7 +37,7 @@ _NAMES = ("issued", "acknowledged", "durable", "zeroed")
 @functools.cache
 def _pool(seed):
     """Bytes without a pattern, from which each block takes its body."""
-    return random.Random(seed).randbytes((1 << 20) + (64 << 10))
+    return random.Random(seed).randbytes((1 << 20) + MOST)
 
 
 def content(seed, number, sequence, size):
@@ -78,6 +79,8 @@ class Journal:
 
     @classmethod
     def make(cls, path, seed, block_size, offset, count):
+        if block_size > MOST:
+            raise ValueError(f"blocks of {block_size} bytes: at most {MOST}")
         with open(path, "wb") as file:
             file.write(_FILE.pack(_FILE_MAGIC, seed, block_size, offset, count))
             file.truncate(_TABLES + 8 * len(_NAMES) * count)
