@@ -60,7 +60,7 @@ final class Following: Sendable {
     private func follow(_ report: inout Report) async throws(MoveError) {
         // An earlier run may have left its limit.
         try await staged(.underWay) { () throws(VolumeError) in try await source.lift() }
-        walk.whenPaused { [self] in await lift() }
+        walk.whenPaused { [weak self] in await self?.lift() }
         try await walk.begin(&report)
         state.withLock { $0.held = time.now() }
         _ = try await walk.catchUp(&report)

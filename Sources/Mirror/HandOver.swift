@@ -116,18 +116,20 @@ struct HandOver {
     private func freeze() async throws(MoveError) {
         guard let hold = live.hold else { return await following.lift() }
         // The limit goes only now: what is queued under it must not hold up the freeze.
-        let lifting = Task { [following, time] in  // Awaited below.
-            await time.sleep(Self.liftDelay)
-            await following.lift()
-        }
+        async let lifting: Void = liftSoon()
         let result: Result<Void, VolumeError>
         do throws(VolumeError) {
             result = .success(try await hold.freeze())
         } catch {
             result = .failure(error)
         }
-        await lifting.value
+        await lifting
         try await staged(.underWay) { () throws(VolumeError) in try result.get() }
+    }
+
+    private func liftSoon() async {
+        await time.sleep(Self.liftDelay)
+        await following.lift()
     }
 
     /// Makes sure that nobody can write to the source.

@@ -253,7 +253,8 @@ final class Walk: Sendable {
         let outcome: Round.Outcome
         do throws(VolumeError) {
             let round = Round(
-                mover: mover, options: move.options, pacing: pacing, progress: move.progress, stop: move.stop,
+                mover: mover, options: move.options, pacing: pacing, time: move.time, progress: move.progress,
+                stop: move.stop,
                 settle: { offset throws(VolumeError) in
                     try await mover.settle(upTo: offset)
                     try await self.note { $0.settledBytes = offset.bytes }

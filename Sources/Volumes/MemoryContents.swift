@@ -4,7 +4,11 @@ struct MemoryContents {
     let extentUnit: ByteCount
     var finished: MemoryBody?
     var unfinished: MemoryBody?
+    /// What a live move has left of a volume that got another name, or went to the trash.
+    var retired: MemoryBody?
     var record: String?
+    /// Who is moving the finished volume away.
+    var mover: (holder: UInt64, isAlive: Bool)?
     /// Who owns the unfinished target.
     var owner: UInt64?
     /// The last owner went without closing.
@@ -50,6 +54,8 @@ struct MemoryBody {
     var kept: [Kept] = []
     var layout: Layout?
     var metadata: Metadata = [:]
+    /// Who has it open for writing.
+    var writers: [Writer] = []
     /// Counts whatever changed the head.
     var writes: UInt64 = 0
     private var lastSnapshot: UInt64 = 0
