@@ -92,7 +92,7 @@ final class Following: Sendable {
         guard !known.isHead || !new.isEmpty else { return false }
         let head = known.isHead ? nil : walk.frozen.last
         try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
-        walk.noteVerified(new.map(\.id), head: head != nil)
+        walk.noteVerified(new.map(\.id), head: head)
         return head != nil
     }
 

@@ -37,6 +37,10 @@ final class Walk: Sendable {
 
         struct Moved: Sendable {
             var space = ByteCount.zero
+            /// The volume's, when its head was compared.
+            var size = ByteCount.zero
+            /// Whether it was resized since, to whatever size: which part was moved says nothing then.
+            var isResized = false
             var extents = ExtentSet()
         }
     }
@@ -58,12 +62,14 @@ final class Walk: Sendable {
     var carried: [Snapshot] { state.withLock { $0.carried } }
 
     var verified: Verified { state.withLock { $0.verified } }
-    func noteVerified(_ snapshots: [UInt64], head: Bool) {
+    /// - Parameter head: The head's state, if it was compared.
+    func noteVerified(_ snapshots: [UInt64], head: Snapshot?) {
         state.withLock { state in
             state.verified.snapshots.formUnion(snapshots)
-            if head {
+            if let head {
                 state.verified.isHead = true
                 state.verified.since = Verified.Moved()
+                state.verified.since.size = head.size
             }
         }
     }
@@ -264,7 +270,7 @@ final class Walk: Sendable {
                 await mover.close()
                 return .declined
             }
-            noteMoved(map)
+            noteMoved(map, step.size)
             let begun = move.time.now()
             outcome = try await round.drain(map, from: start)
             if outcome == .finished { try await mover.finish() }
@@ -290,10 +296,11 @@ final class Walk: Sendable {
     }
 
     /// Remembers what is about to be moved, until it is compared.
-    private func noteMoved(_ map: DirtyMap) {
+    private func noteMoved(_ map: DirtyMap, _ size: ByteCount) {
         guard verified.isHead else { return }
         let runs = ExtentSet(map.runs())
         state.withLock { state in
+            if size != state.verified.since.size { state.verified.since.isResized = true }
             state.verified.since.space = map.size
             state.verified.since.extents = state.verified.since.extents.union(runs)
         }
