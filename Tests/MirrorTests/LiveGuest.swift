@@ -69,14 +69,16 @@ final class LiveGuest: Sendable {
     let ways: Ways
     /// Any slice of it is unlike any other.
     private let noise: [UInt8]
+    private let zeros: [UInt8]
     let state: Mutex<State>
 
     init(at site: Site, size: Int, ways: Ways, seed: UInt64) {
         self.site = site
         self.ways = ways
         var random = SplitMix64(seed: seed)
-        noise = random.bytes(2 * max(ways.largestWrite, 4096))
-        state = Mutex(State(random: random, bytes: [UInt8](repeating: 0, count: size)))
+        noise = random.bytes(ways.largestWrite + 8192)
+        zeros = [UInt8](repeating: 0, count: max(ways.largestSize * ways.sector, ways.largestWrite))
+        state = Mutex(State(random: random, bytes: Array(zeros[0..<size])))
         site.source.attach(Self.writer)
     }
 
@@ -138,22 +140,22 @@ final class LiveGuest: Sendable {
             if new < size {
                 state.bytes.removeLast(size - new)
             } else {
-                state.bytes += [UInt8](repeating: 0, count: new - size)
+                state.bytes += zeros[0..<new - size]
             }
             return 4096
         case 1..<7 where size > 0:
             let range = extent(2 * ways.largestWrite, &state.random)
             place.zero(range.count, at: range.lowerBound)
-            state.bytes.replaceSubrange(range, with: repeatElement(0, count: range.count))
+            state.bytes.zero(range)
             return range.count
         case 7..<40 where size > 0:
             let range = extent(ways.largestWrite, &state.random)
             // Now and then the same as before, or zeros.
             let kind = Int.random(in: 0..<8, using: &state.random)
             let start = kind == 1 ? 0 : Int.random(in: 0..<noise.count - ways.largestWrite, using: &state.random)
-            let new = kind == 0 ? [UInt8](repeating: 0, count: range.count) : Array(noise[start..<start + range.count])
+            let new = kind == 0 ? Array(zeros[0..<range.count]) : Array(noise[start..<start + range.count])
             place.write(new, at: ByteOffset(UInt64(range.lowerBound)))
-            state.bytes.replaceSubrange(range, with: new)
+            state.bytes.put(new, at: range.lowerBound)
             return range.count
         default: return 512
         }
@@ -283,6 +285,22 @@ final class LiveGuest: Sendable {
         state.withLock { state in
             defer { state.pauses = [] }
             return state.pauses
+        }
+    }
+}
+
+// Of a test's many bytes none is looked at by itself.
+extension [UInt8] {
+    fileprivate mutating func put(_ bytes: [UInt8], at offset: Int) {
+        unsafe withUnsafeMutableBytes { whole in
+            unsafe UnsafeMutableRawBufferPointer(rebasing: whole[offset..<offset + bytes.count]).copyBytes(from: bytes)
+        }
+    }
+
+    fileprivate mutating func zero(_ range: Range<Int>) {
+        unsafe withUnsafeMutableBytes { whole in
+            _ = unsafe UnsafeMutableRawBufferPointer(rebasing: whole[range]).initializeMemory(
+                as: UInt8.self, repeating: 0)
         }
     }
 }

@@ -27,10 +27,14 @@ final class VirtualTime: TaskExecutor {
 
     private let state = Mutex(State())
     private let queue = DispatchQueue(label: "a simulation")
-    private let passing = Mutex<(@Sendable (Duration) -> Void)?>(nil)
+    /// In a value of its own: a function that a mutex holds gets a wrapping more each time it is taken out.
+    private struct Passing { let body: @Sendable (Duration) -> Void }
+    private let passing = Mutex<Passing?>(nil)
 
     /// Called with the moment up to which time is about to pass; may set the clock to moments before, in order.
-    func whilePassing(_ body: @escaping @Sendable (_ end: Duration) -> Void) { passing.withLock { $0 = body } }
+    func whilePassing(_ body: @escaping @Sendable (_ end: Duration) -> Void) {
+        passing.withLock { $0 = Passing(body: body) }
+    }
 
     var now: Duration {
         get { state.withLock { $0.now } }
@@ -45,7 +49,7 @@ final class VirtualTime: TaskExecutor {
     func spend(_ duration: Duration) { pass(to: now + duration) }
 
     private func pass(to end: Duration) {
-        if let passing = passing.withLock({ $0 }) { passing(end) }
+        if let passing = passing.withLock({ $0 }) { passing.body(end) }
         now = end
     }
 
