@@ -91,9 +91,22 @@ final class Following: Sendable {
         let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
         guard !known.isHead || !new.isEmpty else { return false }
         let head = known.isHead ? nil : walk.frozen.last
-        try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
+        do throws(MoveError) {
+            try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
+        } catch {
+            // What was compared is no more what there is at the source: that is one more round.
+            if try await haveSnapshotsChanged() { return true }
+            throw error
+        }
         walk.noteVerified(new.map(\.id), head: head)
         return head != nil
+    }
+
+    /// Whether the user's snapshots are others than those that the target has.
+    func haveSnapshotsChanged() async throws(MoveError) -> Bool {
+        guard move.options.snapshots == .all else { return false }
+        let standing = try await staged(.underWay) { () throws(VolumeError) in try await source.standing() }
+        return standing.snapshots != walk.carried
     }
 
     // MARK: A round

@@ -40,13 +40,17 @@ struct HandOver {
         var pause = Report.Pause()
         let start = time.now()
         do throws(MoveError) {
-            guard let description = try await lastRound(seen, &report, &pause, start) else {
+            switch try await lastRound(seen, &report, &pause, start) {
+            case .moved(let description): try await commit(as: description, &pause)
+            case .tooLong:
                 try await thaw()
                 let spent = time.now() - start
                 following.state.withLock { $0.convergence.handOverFailed(cost: spent + Self.rest) }
                 return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
+            case .changed:
+                try await thaw()
+                return .notNow("the snapshots of \(source.address) changed meanwhile")
             }
-            try await commit(as: description, &pause)
         } catch {
             try await thaw(after: error)
         }
@@ -57,10 +61,17 @@ struct HandOver {
         return .done
     }
 
-    /// - Returns: What the target is to be; nothing if the last round would take too long.
+    private enum LastRound {
+        /// All is at the target, which is to be this.
+        case moved(VolumeDescription)
+        case tooLong
+        /// The user's snapshots are others now.
+        case changed
+    }
+
     private func lastRound(
         _ seen: VolumeDescription, _ report: inout Report, _ pause: inout Report.Pause, _ start: Duration
-    ) async throws(MoveError) -> VolumeDescription? {
+    ) async throws(MoveError) -> LastRound {
         var last = start
         /// How long it took since the last part ended.
         func part() -> Double {
@@ -84,8 +95,15 @@ struct HandOver {
         }
         pause.lastDiff = (diffed.withLock { $0 } - last).seconds
         pause.lastBytes = part() - pause.lastDiff
-        guard case .at(let arrived) = arrival else { return nil }
-        if move.options.verifies, let arrived { try await verify(arrived, &report) }
+        guard case .at(let arrived) = arrival else { return .tooLong }
+        if move.options.verifies, let arrived {
+            do throws(MoveError) {
+                try await verify(arrived, &report)
+            } catch {
+                if try await following.haveSnapshotsChanged() { return .changed }
+                throw error
+            }
+        }
         pause.verify = part()
         // Once more: whoever came meanwhile may have written.
         try await fence()
@@ -97,14 +115,12 @@ struct HandOver {
             }
             return try await source.standing()
         }
-        guard move.options.snapshots == .none || standing.snapshots == walk.carried else {
-            throw MoveError(.resumable, ["\(source.address): its snapshots changed during the hand-over"])
-        }
+        guard move.options.snapshots == .none || standing.snapshots == walk.carried else { return .changed }
         pause.fence += part()
         var description = seen
         description.size = standing.size
         if move.options.snapshots == .all { description.snapshots = standing.snapshots }
-        return description
+        return .moved(description)
     }
 
     private var drainRate: Double {

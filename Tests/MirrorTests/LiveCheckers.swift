@@ -47,7 +47,10 @@ extension LiveGuest {
     }
 
     /// What a run that ended by itself leaves, whether it came to its end or not.
-    func checkLeft(limit: ByteRate?, waits: Bool) {
+    func checkLeft(limit: ByteRate?, waits: Bool, since begun: Duration = .zero) {
+        // Whom a run that died held still, a later one that can't even begin doesn't let go.
+        let isLeft = state.withLock { $0.isFrozen && $0.frozenSince ?? begun < begun }
+        if isLeft { return }
         if isFrozen { accuse("left frozen") }
         let open = site.source.writers.contains(Self.writer) || site.target.writers.contains(Self.writer)
         if !open && !waits { accuse("left without a volume") }

@@ -32,7 +32,7 @@ extension LiveSimulation {
         }
         if watcher.isHung { return .wentWrong("it hangs") }
         let isQuiet = fate.struck == nil && !hold.hasSlipped
-        if isQuiet, !setting.waits, !watcher.hasForced, !needsOrder { checkPauses() }
+        if isQuiet, !setting.waits, !watcher.hasForced, !needsOrder { checkPauses(since: begun) }
         guard let failure else {
             return .ended
         }
@@ -45,7 +45,7 @@ extension LiveSimulation {
             die(fate, before: wasUnfinished)
             return .interrupted
         }
-        check(failure, fate)
+        check(failure, fate, since: begun)
         return watcher.controls.isCancelled ? .cancelled : .interrupted
     }
 
@@ -75,15 +75,18 @@ extension LiveSimulation {
     }
 
     /// After a run that failed, and ended by itself.
-    private func check(_ failure: MoveError, _ fate: LiveFate) {
+    private func check(_ failure: MoveError, _ fate: LiveFate, since begun: Duration) {
         // It says so where it couldn't let the writer go on, and where it couldn't lift the limit.
         if failure.lines.contains(where: { $0.contains("let go on") }) { return }
         let isLiftStruck = fate.struck == "source lift" || failure.isUnanswered
-        guest.checkLeft(limit: isLiftStruck ? site.source.limit : setting.limit, waits: setting.waits)
+        guest.checkLeft(
+            limit: isLiftStruck ? site.source.limit : setting.limit, waits: setting.waits, since: begun)
     }
 
-    private func checkPauses() {
-        for pause in guest.takePauses() where pause.length > setting.live.convergence.maxPause + Self.slack {
+    private func checkPauses(since begun: Duration) {
+        // What an earlier run began, which died in it, takes until this one is there.
+        let pauses = guest.takePauses().filter { $0.start >= begun }
+        for pause in pauses where pause.length > setting.live.convergence.maxPause + Self.slack {
             guest.accuse(
                 "it stood still for \(pause.length.seconds) s, of \(setting.live.convergence.maxPause.seconds) s promised"
             )

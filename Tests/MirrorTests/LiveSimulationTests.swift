@@ -4,9 +4,12 @@ import Testing
 struct LiveSimulationTests {
     @Test(arguments: Seeds.all)
     func `whatever befalls a live move, its writer ends at a volume that holds all it wrote`(seed: UInt64) async {
-        if let what = await LiveSimulation(seed: seed).run() {
-            Issue.record("\(what)\n  \(Seeds.replay(seed, "LiveSimulationTests"))")
-        }
+        guard let what = await LiveSimulation(seed: seed).run() else { return }
+        let again = LiveSimulation(seed: seed, keepsLog: true)
+        _ = await again.run()
+        let log = again.state.withLock { $0.log.suffix(Seeds.logged) }
+        Issue.record(
+            "\(what)\n  \(Seeds.replay(seed, "LiveSimulationTests"))\n\(log.joined(separator: "\n"))")
     }
 
     @Test func `a seed replays exactly`() async {
