@@ -80,7 +80,13 @@ let package = Package(
             name: "RBDConformanceTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "ConvergenceTests", dependencies: ["Conformance", "Convergence", "Volumes"], swiftSettings: strict),
-        .testTarget(name: "GuestTests", dependencies: ["Cutover", "Guest", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "GuestTests",
+            dependencies: [
+                "Cutover", "Guest", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
         // Not a part of Godwit: lets Tests/Machine drive what holds a writer.
         .executableTarget(
             name: "HoldDriver", dependencies: ["Cutover", "Guest", "Volumes"], path: "Tests/HoldDriver",

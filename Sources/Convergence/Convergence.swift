@@ -208,10 +208,16 @@ package struct Convergence: Sendable {
         atLowest = 0
     }
 
+    /// What a hand-over is going to take besides draining, as was just looked at.
+    package mutating func expect(handOverCost: Duration) {
+        // An attempt that took longer is forgotten only slowly.
+        self.handOverCost = max(handOverCost, self.handOverCost * 0.9)
+    }
+
     /// An attempt to hand over had to be given up, as it would have taken so long.
     /// - Parameter cost: What it took besides draining.
     package mutating func handOverFailed(cost: Duration) {
-        handOverCost = max(handOverCost, min(cost, settings.maxPause * 0.9))
+        handOverCost = max(handOverCost, min(cost, settings.maxPause * 0.8))
     }
 }
 

@@ -13,13 +13,22 @@ package protocol WriterHold: Sendable {
     func adopt() async throws(VolumeError)
     /// How many clients keep the source open while they are held still: the fence finds as many watchers, and no more.
     var clientsAtSource: Int { get }
+    /// How long `switchOver` is likely to take, as far as can be told without doing it.
+    func rehearse() async throws(VolumeError) -> Duration
     /// Brings the writer to a standstill. When it returns, all that the writer holds as written has reached the source,
     /// and it writes nothing more.
     func freeze() async throws(VolumeError)
     /// Points the frozen writer at the target, which is finished and has its name, and lets it go on there. Called again
     /// after a run that died in it: what was done already isn't done twice.
     func switchOver() async throws(VolumeError)
+    /// Has the writer, which goes on at the target, let go of the source.
+    func leaveSource() async throws(VolumeError)
     /// Lets the writer go on at the source as if nothing had been. Without complaint if it was never frozen, or if it
     /// was frozen only half.
     func thaw() async throws(VolumeError)
+}
+
+extension WriterHold {
+    package func rehearse() async throws(VolumeError) -> Duration { .milliseconds(50) }
+    package func leaveSource() async throws(VolumeError) {}
 }

@@ -94,15 +94,19 @@ struct RBDOptions: Sendable, Equatable {
 
 /// A disk of the VM, and what stands behind it.
 struct GuestDisk: Sendable, Equatable {
-    /// "/machine/peripheral/vd0/virtio-backend", or the name of a device that was made by -drive.
+    /// "/machine/peripheral/vd0/virtio-backend", or the name of what was made by -drive.
     let device: String
+    /// What its users in the block graph may be called.
+    let aliases: Set<String>
     let root: BlockNode
 
     init?(_ entry: JSONValue) {
         guard let root = BlockNode(entry["inserted"]) else { return nil }
         self.root = root
         let name = entry["qdev"]?.text ?? ""
-        device = name.isEmpty ? entry["device"]?.text ?? "" : name
+        let drive = entry["device"]?.text ?? ""
+        device = name.isEmpty ? drive : name
+        aliases = [name, drive].filter { !$0.isEmpty }.reduce(into: []) { $0.insert($1) }
     }
 
     var title: String {

@@ -19,6 +19,15 @@ extension QMPConnection {
         try await execute("query-jobs").elements?.contains { $0["id"]?.text == id } ?? false
     }
 
+    /// How much a disk was written to, by QEMU's own count (qapi/block-core.json, BlockDeviceStats).
+    func writes(by disk: GuestDisk) async throws(VolumeError) -> [Int64] {
+        let all = try await execute("query-blockstats").elements ?? []
+        let stats = all.first { entry in
+            [entry["qdev"]?.text, entry["device"]?.text].contains { $0.map(disk.aliases.contains) == true }
+        }?["stats"]
+        return ["wr_operations", "wr_bytes", "unmap_operations"].map { stats?[$0]?.integer ?? 0 }
+    }
+
     /// Waits for a stage of a block job.
     ///
     /// - Throws: What the job ended of, if it ended before, or with an error.
@@ -50,13 +59,13 @@ struct BlockGraph {
     }
 
     /// Whoever uses any of these nodes, other than one another and the device itself.
-    func users(of nodes: [String], without device: String) -> [String] {
+    func users(of nodes: [String], without aliases: Set<String>) -> [String] {
         var found: [String] = []
         for (id, node) in names where node.type == "block-driver" && nodes.contains(node.name) {
             for parent in (parents[id] ?? []).compactMap({ names[$0] }) {
                 switch parent.type {
                 case "block-driver" where nodes.contains(parent.name): continue
-                case "block-backend" where parent.name == device: continue
+                case "block-backend" where aliases.contains(parent.name): continue
                 case "block-backend": found.append(parent.name.isEmpty ? "an export" : parent.name)
                 case "block-job": found.append("the job \(parent.name)")
                 default: found.append("the node \(parent.name)")

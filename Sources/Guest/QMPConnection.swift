@@ -93,12 +93,15 @@ package final class QMPConnection: Sendable {
         }
     }
 
+    /// Drops the events that have come so far: those of an earlier job of the same name, for one.
+    package func forgetEvents() async {
+        try? await channel.eventLoop.submit { [handler] in handler.value.forgetEvents() }.get()
+    }
+
     /// Lets some time pass, in a cancelled task as well.
     package func pause(_ duration: Duration) async {
         try? await channel.eventLoop.scheduleTask(in: TimeAmount(duration)) {}.futureResult.get()
     }
-
-    package var isOverdue: Bool { NIODeadline.now() >= deadline }
 
     package func close() async {
         // It is closed already if QEMU or the deadline did it.

@@ -72,6 +72,8 @@ final class QMPHandler: ChannelInboundHandler {
         return promise.futureResult
     }
 
+    func forgetEvents() { events = [] }
+
     /// After its time no answer would be matched any more: what QEMU has done is found out by a new connection.
     func limit<Value: Sendable>(_ future: EventLoopFuture<Value>, by deadline: NIODeadline, on channel: any Channel) {
         let late = channel.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) { [weak self] in

@@ -20,6 +20,8 @@ package actor QMPHold: WriterHold {
 
     /// Whether this move has asked the VM to stop, in this run or in an earlier one.
     private var hasFrozen = false
+    /// What the guest had written when it was frozen in this run.
+    private var writesAtFreeze: [Int64]?
 
     /// What taking back a failed switch may take beside its limit.
     static let undoLimit = Duration.seconds(10)
@@ -80,25 +82,29 @@ package actor QMPHold: WriterHold {
                 try await qemu.execute("object-del", ["id": .string(names.marker)])
             }
             try await expectStill(qemu)
+            if case .atSource(let disk, _) = try await place(qemu) { writesAtFreeze = try await qemu.writes(by: disk) }
         }
     }
 
     package func switchOver() async throws(VolumeError) {
-        let isDone = try await call("switch over") { qemu throws(VolumeError) in
+        let failure = try await call("switch over") { qemu throws(VolumeError) in
             try await removeLeftovers(qemu)
             if case .atSource(let disk, let shape) = try await place(qemu) {
                 try await expectStill(qemu)
-                if let failure = await attempt(disk, shape, qemu) {
-                    try await undo(failure)
-                    return false
+                if let known = writesAtFreeze, try await qemu.writes(by: disk) != known {
+                    throw obstacle(
+                        .busy, "switch over",
+                        "the guest has written since it was frozen: somebody else let it go meanwhile",
+                        "See to it that nobody else continues the VM, then give the command again.")
                 }
+                if let failure = await attempt(disk, shape, qemu) { return failure as VolumeError? }
             }
             try await goOnAtTarget(qemu)
-            return true
+            return nil
         }
-        // What seemed to have failed has come about all the same, and the first connection may be gone.
-        if !isDone { try await call("switch over", limit: Self.undoLimit, goOnAtTarget) }
-        hasFrozen = false
+        // By a connection of its own: the first may be what failed, and QEMU serves one at a time.
+        if let failure { try await undo(failure) }
+        (hasFrozen, writesAtFreeze) = (false, nil)
     }
 
     package func thaw() async throws(VolumeError) {
@@ -113,7 +119,7 @@ package actor QMPHold: WriterHold {
             }
             try await letGo(qemu)
         }
-        hasFrozen = false
+        (hasFrozen, writesAtFreeze) = (false, nil)
     }
 
     static let again = "Give the command again: it finds out how far the switch has come, and ends it."
@@ -133,7 +139,7 @@ package actor QMPHold: WriterHold {
     }
 
     /// Connects, and names the call in what goes wrong.
-    private func call<Value>(
+    func call<Value>(
         _ operation: String, limit: Duration? = nil, _ body: (QMPConnection) async throws(VolumeError) -> Value
     ) async throws(VolumeError) -> Value {
         do throws(VolumeError) {

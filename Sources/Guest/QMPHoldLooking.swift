@@ -53,7 +53,7 @@ extension QMPHold {
         } catch  where error.kind == .unsupported {
             return  // then QEMU itself refuses, at the switch
         }
-        let others = graph.users(of: shape.nodes.map(\.name), without: disk.device)
+        let others = graph.users(of: shape.nodes.map(\.name), without: disk.aliases)
         guard others.isEmpty else {
             throw obstacle(
                 .busy, "query-block", "the disk \(disk.title) is also used by " + others.joined(separator: ", "),

@@ -29,28 +29,28 @@ extension QMPHold {
         }
     }
 
-    /// Takes back what a failed attempt has made, on a connection of its own.
+    /// Takes back what a failed attempt has made; or ends the switch, if the disk turns out to be at the target all the
+    /// same.
     ///
-    /// - Throws: The failure; unless the disk turns out to be at the target all the same.
+    /// - Throws: The failure, and what has gone wrong beside it.
     func undo(_ failure: VolumeError) async throws(VolumeError) {
-        let place: GuestView.Place
         do throws(VolumeError) {
-            let qemu = try await QMPConnection.open(path: socket, limit: Self.undoLimit)
-            let found = await result { () async throws(VolumeError) in
+            let isAtTarget = try await call("switch over", limit: Self.undoLimit) { qemu throws(VolumeError) in
                 try await removeLeftovers(qemu)
-                return try await self.place(qemu)
+                guard case .atTarget = try await place(qemu) else { return false }
+                try await goOnAtTarget(qemu)
+                return true
             }
-            await qemu.close()
-            place = try found.get()
+            if isAtTarget { return }
         } catch {
             throw VolumeError(
                 failure.kind, "switch over", on: title,
-                reason: "\(failure.operation): \(failure.reason); then, on taking it back, "
-                    + "\(error.operation): \(error.reason)",
+                reason: "\(failure.operation): \(failure.reason); then, on taking it back: \(error.reason)",
                 advice: failure.advice ?? Self.again)
         }
-        if case .atTarget = place { return }
-        throw failure
+        throw VolumeError(
+            failure.kind, "switch over", on: title, reason: "\(failure.operation): \(failure.reason)",
+            advice: failure.advice)
     }
 
     /// The disk is at the target: what is left is to let the VM go, first, and to close the source.
@@ -93,6 +93,7 @@ extension QMPHold {
             } catch  where error.kind == .missing || error.kind == .failed {}
             await qemu.pause(.milliseconds(20))
         }
+        await qemu.forgetEvents()
         let view = try await view(qemu)
         guard !view.disks.contains(where: { names.owns($0.root) }) else { return }
         for node in view.leftovers { try await qemu.execute("blockdev-del", ["node-name": .string(node)]) }

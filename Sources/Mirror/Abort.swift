@@ -45,7 +45,7 @@ package struct Abort: Sendable {
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
                     if let source = source as? any LiveSource {
                         try await source.lift()
-                        try await source.release()
+                        try await source.release(from: target.address)
                     }
                     for name in record.transients { try await source.thaw(name) }
                 } catch  where error.kind == .missing {

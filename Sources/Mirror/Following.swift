@@ -64,6 +64,10 @@ final class Following: Sendable {
         try await walk.begin(&report)
         state.withLock { $0.held = time.now() }
         _ = try await walk.catchUp(&report)
+        if let hold = live.hold {
+            let switching = try await staged(.underWay) { () throws(VolumeError) in try await hold.rehearse() }
+            state.withLock { $0.convergence.expect(handOverCost: HandOver.cost(switching: switching)) }
+        }
         let bulk = walk.takeDrained()
         lastDrained.withLock { $0 = bulk }
         try await staged(.underWay) { () throws(VolumeError) in try await walk.dropOlder() }

@@ -7,8 +7,10 @@ internal import Volumes
 ///
 /// Until the commit the source is the only truth, and whatever fails lets the writer go on there.
 struct HandOver {
-    /// What is still to come once the last bytes are moved: fence, commit, switch (Docs/Promises.md#pause).
-    static let rest = Duration.milliseconds(80)
+    /// What fence and commit take once the last bytes are moved (Docs/Promises.md#pause).
+    private static let commitCost = Duration.milliseconds(60)
+    /// What the freeze, the last snapshot and its diff take before.
+    private static let freezeCost = Duration.milliseconds(80)
     /// A command takes a moment to reach the writer; with its limit gone any earlier it would catch up first.
     private static let liftDelay = Duration.milliseconds(20)
 
@@ -27,25 +29,30 @@ struct HandOver {
 
     init(_ following: Following) { self.following = following }
 
+    /// What a hand-over takes besides draining, as things are.
+    static func cost(switching: Duration) -> Duration { freezeCost + commitCost + switching }
+
     func run(_ report: inout Report) async throws(MoveError) -> End {
         // What takes its time, and can be done before.
-        let seen = try await staged(.underWay) { () throws(VolumeError) in
+        let (seen, switching) = try await staged(.underWay) { () throws(VolumeError) in
             let seen = move.carried(try await source.describe())
             try await move.target.furnish(as: seen)
+            let switching = try await live.hold?.rehearse() ?? .zero
             try await walk.note { $0.isFrozen = true }
-            return seen
+            return (seen, switching)
         }
+        let rest = Self.commitCost + switching
         following.status.change { $0.phase = .handingOver }
         move.progress.begin("handing over")
         var pause = Report.Pause()
         let start = time.now()
         do throws(MoveError) {
-            switch try await lastRound(seen, &report, &pause, start) {
+            switch try await lastRound(seen, rest: rest, &report, &pause, start) {
             case .moved(let description): try await commit(as: description, &pause)
             case .tooLong:
                 try await thaw()
                 let spent = time.now() - start
-                following.state.withLock { $0.convergence.handOverFailed(cost: spent + Self.rest) }
+                following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
                 return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
             case .changed:
                 try await thaw()
@@ -57,6 +64,14 @@ struct HandOver {
         try await switchOver(&pause)
         pause.seconds = (time.now() - start).seconds
         report.pause = pause
+        // The writer goes on.
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await walk.note { record in
+                record.phase = .switched
+                record.isFrozen = false
+            }
+            try await live.hold?.leaveSource()
+        }
         following.status.change { $0.phase = .ending }
         return .done
     }
@@ -70,7 +85,8 @@ struct HandOver {
     }
 
     private func lastRound(
-        _ seen: VolumeDescription, _ report: inout Report, _ pause: inout Report.Pause, _ start: Duration
+        _ seen: VolumeDescription, rest: Duration, _ report: inout Report, _ pause: inout Report.Pause,
+        _ start: Duration
     ) async throws(MoveError) -> LastRound {
         var last = start
         /// How long it took since the last part ended.
@@ -91,7 +107,7 @@ struct HandOver {
             diffed.withLock { $0 = time.now() }
             guard live.hold != nil, !isForced else { return true }
             let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
-            return time.now() - start + draining + Self.rest <= budget
+            return time.now() - start + draining + rest <= budget
         }
         pause.lastDiff = (diffed.withLock { $0 } - last).seconds
         pause.lastBytes = part() - pause.lastDiff
@@ -223,12 +239,6 @@ struct HandOver {
                     advice: "See whether the writer is at \(move.target.address); then give the same command again.")
             }
             try await thaw(after: failure)
-        }
-        try await staged(.underWay) { () throws(VolumeError) in
-            try await walk.note { record in
-                record.phase = .switched
-                record.isFrozen = false
-            }
         }
         pause.switch = (time.now() - began).seconds
     }

@@ -19,13 +19,6 @@ struct LiveMove {
         try await staged(.source) { () throws(VolumeError) in try await hold.prepare() }
     }
 
-    /// Says at the source that it is being moved, before anything is made.
-    func claim() async throws(MoveError) {
-        try await staged(.source) { () throws(VolumeError) in try await source.claim(for: move.target.address) }
-    }
-
-    func release() async { try? await source.release() }
-
     /// From an owned target to the end of the move.
     func run(_ record: consuming Record, _ report: inout Report) async throws(MoveError) {
         var record = record
@@ -40,7 +33,6 @@ struct LiveMove {
                 try await hold.thaw()
             }
         }
-        try await claim()
         let walk = Walk(move, record: record)
         try await Following(move, walk, source: source, options).run(&report)
         try await move.tidy(walk.record)
@@ -68,6 +60,7 @@ struct LiveMove {
             switched.phase = .switched
             switched.isFrozen = false
             try await move.target.save(record: switched.text())
+            try await options.hold?.leaveSource()
         }
         return false
     }
@@ -75,7 +68,6 @@ struct LiveMove {
     /// Says at the source where it is now.
     func retire() async throws(VolumeError) {
         try await source.lift()
-        try await source.release()
         try await source.retire(to: move.target.address, options.source)
     }
 }
@@ -85,6 +77,19 @@ extension Move {
     var live: LiveMove? {
         guard let options = options.live, let source = source as? any LiveSource else { return nil }
         return LiveMove(self, source, options)
+    }
+
+    /// Says at the source that it is being moved, before anything is made, or gone on with.
+    func claim() async throws(MoveError) {
+        guard let source = source as? any LiveSource else { return }
+        try await staged(.source) { () throws(VolumeError) in
+            try await source.claim(for: target.address, isLive: options.live != nil)
+        }
+    }
+
+    func release() async throws(VolumeError) {
+        guard let source = source as? any LiveSource else { return }
+        try await source.release(from: target.address)
     }
 
     /// A live move may have been ended after its source got another name, and before it was over.

@@ -74,13 +74,13 @@ package struct Move: Sendable {
                 source: description.identity, sourceAddress: source.address, snapshots: options.snapshots,
                 wished: target.wished)
             record.isLive = options.live != nil
-            try await live?.claim()
+            try await claim()
             let text = record.text()
             do throws(VolumeError) {
                 try await target.make(as: carried(description), record: text)
                 try await target.own()
             } catch {
-                await live?.release()
+                try? await release()
                 throw MoveError(error, at: .target)
             }
             try await proceed(record, description, &report)
@@ -88,6 +88,7 @@ package struct Move: Sendable {
             report.resumed = true
             let record = try Takeover(self).record(text, of: description)
             try await takeOver(record)
+            try await claim()
             try await proceed(record, description, &report)
         }
         report.seconds = (time.now() - start).seconds
@@ -183,6 +184,7 @@ package struct Move: Sendable {
     func tidy(_ record: Record) async throws(MoveError) {
         try await staged(.underWay) { () throws(VolumeError) in
             for name in record.transients { try await source.thaw(name) }
+            try await release()
             if record.isLive { try await live?.retire() }
             try await target.forget()
         }

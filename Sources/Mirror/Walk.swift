@@ -313,15 +313,17 @@ final class Walk: Sendable {
         let record = record
         let goal = step.goal.snapshot
         let isRepeated = record.isUnderWay && record.goal == goal?.id
+        let name = goal.flatMap { $0.isTransient ? nil : $0.name }
         let isSame =
             isRepeated && record.route == route && record.arrived == step.base?.id && record.isMixed == step.isMixed
+            && record.goalName.map { known in name.map { known.utf8.elementsEqual($0.utf8) } ?? false } ?? (name == nil)
         if isSame { return ByteOffset(record.settledBytes) }
         try await note { record in
             record.isUnderWay = true
             record.route = route
             record.arrived = step.base?.id
             record.goal = goal?.id
-            record.goalName = goal.flatMap { $0.isTransient ? nil : $0.name }
+            record.goalName = name
             record.isMixed = step.isMixed
             record.settledBytes = 0
         }
@@ -348,6 +350,8 @@ final class Walk: Sendable {
     /// The source lacks a state that the step needs; otherwise throws what it failed of.
     private func noteLoss(of step: Step, or error: VolumeError?) async throws(MoveError) -> StepEnd {
         if let error {
+            // What is asked for by its name isn't found under it any more.
+            if error.kind == .missing, (try? await isRenamed(step)) == true { return .lost }
             guard error.kind != .unreachable, (try? await holds(step)) == false else {
                 throw MoveError(error, at: .underWay)
             }
@@ -361,6 +365,14 @@ final class Walk: Sendable {
             }
         }
         return .lost
+    }
+
+    /// Whether a state that a step goes from or to has another name now.
+    private func isRenamed(_ step: Step) async throws(VolumeError) -> Bool {
+        let standing = try await move.source.standing()
+        return [step.base, step.goal.snapshot].compactMap(\.self).contains { needed in
+            (standing.snapshots + standing.transients).contains { $0.id == needed.id && !$0.isNamed(needed.name) }
+        }
     }
 
     /// Whether the source holds the states that a step goes from and to.

@@ -6,7 +6,7 @@ struct KnownChanges {
     private static let mostExtents = 1 << 20
     private var changes: [Int: ObjectHistory.Change] = [:]
     private var extents = 0
-    /// Bytes to be moved, as far as that can be told: of a new object all up to its end.
+    /// Bytes to be moved.
     private(set) var total = ByteCount.zero
 
     mutating func note(_ change: ObjectHistory.Change, _ dirty: ExtentSet, of object: Int) {

@@ -13,8 +13,8 @@ enum Marking {
     static let holder = "godwit.holder"
     /// In a source: the limit that a live move has put on its clients, and what there was before.
     static let throttle = "godwit.throttle"
-    /// In a source: which process moves it live, and where.
-    static let claim = "godwit.live"
+    /// In a source, one for each move of it: which process is at it, and where it goes.
+    static let claim = "godwit.move."
     /// In a source: where a live move has brought it.
     static let moved = "godwit.moved"
     static let suffix = ".godwit-unfinished"

@@ -49,6 +49,8 @@ final class ObjectMover: StepMover {
     private let expectation = Mutex(FullObjects())
     /// Objects asked at once what changed of them.
     private static let asked = 32
+    /// A longer one may be mostly a hole.
+    private static let largestExtent = ByteCount.kibibytes(64)
     private let changes = Mutex(KnownChanges())
 
     init(_ route: ObjectRoute, _ step: Step, resumed: ByteOffset?) async throws(VolumeError) {
@@ -129,7 +131,7 @@ final class ObjectMover: StepMover {
         // What is exactly dirty is asked of each object once, and kept until the object is moved.
         _ = try await concurrently(candidates.joined(), limit: Self.asked) { number throws(VolumeError) in
             let change = try await self.change(of: number, since: base)
-            let dirty = self.dirty(change, in: number)
+            let dirty = try await self.dirty(change, in: number)
             guard !dirty.isEmpty else { return try await self.note(number, .untouched) }
             self.changes.withLock { $0.note(change, dirty, of: number) }
             let start = self.extent(of: number..<number + 1).offset
@@ -139,14 +141,22 @@ final class ObjectMover: StepMover {
 
     var dirtied: ByteCount? { base == nil || isMixed ? nil : changes.withLock { $0.total } }
 
-    /// What of an object may differ from the base, within the volume; all of one that is no more.
-    private func dirty(_ change: ObjectHistory.Change, in number: Int) -> ExtentSet {
+    /// What of an object may differ from the base, within the volume: without holes where that is worth a question, but
+    /// never nothing of an object that changed.
+    private func dirty(_ change: ObjectHistory.Change, in number: Int) async throws(VolumeError) -> ExtentSet {
         let whole = Extent(offset: .zero, length: length(of: number))
-        switch change {
-        case .none: return ExtentSet()
-        case .removed: return ExtentSet([whole])
-        case .written(let dirty, _, _): return dirty.intersection(whole)
+        guard case .written(let written, _, _) = change else {
+            return change == .removed ? ExtentSet([whole]) : ExtentSet()
         }
+        let dirty = written.intersection(whole)
+        // An object that grew is told as written from its former end to its new one, however little of that was.
+        guard dirty.extents.contains(where: { $0.length > Self.largestExtent }),
+            let allocated = try await sourceObjects.allocated(of: number, upTo: whole.length)
+        else { return dirty }
+        let data = dirty.intersection(allocated)
+        return data.isEmpty
+            ? ExtentSet(dirty.extents.prefix(1).map { $0.intersection(Extent(offset: $0.offset, length: zeroBlock)) })
+            : data
     }
 
     private func extent(of numbers: Range<Int>) -> Extent {
@@ -341,15 +351,16 @@ extension RBDSource {
     fileprivate func view(of step: Step) async throws(VolumeError) -> StepView {
         let header = try await neededHeader()
         let goal = step.goal.snapshot
+        let map = try await objectMap(of: goal?.id, header)
         var baseMap: ObjectMap?
         var changedMap: ObjectMap?
         if let base = step.base {
             baseMap = try await objectMap(of: base.id, header)
-            changedMap = try await pool.changedObjects(since: base.id, to: goal?.id, header)
+            changedMap = try await pool.changedObjects(since: base.id, to: goal?.id, header, known: (baseMap, map))
         }
         return StepView(
             objects: try pool.dataObjects(of: header), objectCount: header.striping.objectCount(of: step.size),
-            isPlain: header.layout.isPlain, map: try await objectMap(of: goal?.id, header), baseMap: baseMap,
+            isPlain: header.layout.isPlain, map: map, baseMap: baseMap,
             changedMap: changedMap)
     }
 }

@@ -4,36 +4,6 @@ package import Volumes
 
 // An image that is moved while its clients write to it.
 extension RBDSource: LiveSource {
-    package func claim(for target: String) async throws(VolumeError) {
-        let header = try await headerName()
-        if let claim = try await values([Marking.claim], header)[0].flatMap(Claim.init(encoded:)),
-            claim.holder.client != cluster.clientAddresses
-        {
-            func refusal(_ reason: String, _ advice: String) -> VolumeError {
-                VolumeError(.busy, "claim", on: address, reason: reason, advice: advice)
-            }
-            let mover = "process \(claim.holder.process) on \(claim.holder.host)"
-            switch claim.holder.life {
-            case .alive:
-                throw refusal("\(mover) is moving it to \(claim.target)", "Wait for that to end, or end it.")
-            case .dead: break
-            case .unknown where claim.target == target: break
-            case .unknown:
-                throw refusal(
-                    "\(mover) was moving it to \(claim.target), and may be still",
-                    "Give that move's command again, or 'godwit abort \(claim.target)', if that process is no more.")
-            }
-        }
-        let claim = Claim(target: target, holder: .own(client: cluster.clientAddresses))
-        try await pool.change(header, .setMetadata([(Marking.claim, claim.encoded)]))
-    }
-
-    package func release() async throws(VolumeError) {
-        let header = try await headerName()
-        guard try await values([Marking.claim], header)[0] != nil else { return }
-        try await pool.change(header, .removeMetadata(Marking.claim))
-    }
-
     package func writers() async throws(VolumeError) -> [Writer] {
         let others = try await pool.watchers(ofImage: name).filter { $0.client != cluster.clientNumber }
         var seen: Set<Int64> = []
@@ -94,7 +64,7 @@ extension RBDSource: LiveSource {
         }
     }
 
-    private func headerName() async throws(VolumeError) -> String {
+    func headerName() async throws(VolumeError) -> String {
         guard let id = try await pool.id(ofNamed: name) else {
             throw VolumeError(
                 .unsupported, "open", on: address, reason: "there is no such image of format 2",
@@ -130,25 +100,6 @@ extension RBDSource: LiveSource {
         }
         return values
     }
-}
-
-/// What stands in the source while a live move is at it.
-struct Claim: Codable, Sendable, Equatable {
-    let target: String
-    let holder: Holder
-
-    init(target: String, holder: Holder) {
-        self.target = target
-        self.holder = holder
-    }
-
-    init?(encoded: [UInt8]) {
-        guard let claim = try? JSONDecoder().decode(Claim.self, from: Data(encoded)) else { return nil }
-        self = claim
-    }
-
-    /// Strings and numbers always encode.
-    var encoded: [UInt8] { Array((try? JSONEncoder().encode(self)) ?? Data()) }
 }
 
 /// What stands in the source while its clients are held back.

@@ -60,8 +60,10 @@ extension Pool {
 
 extension Pool {
     /// Which objects may differ between two states of an image, going by its object maps; nothing if they don't tell.
+    ///
+    /// - Parameter known: The maps of the two, if they were read already.
     func changedObjects(
-        since base: UInt64, to goal: UInt64?, _ header: ImageHeader
+        since base: UInt64, to goal: UInt64?, _ header: ImageHeader, known: (ObjectMap?, ObjectMap?)? = nil
     ) async throws(VolumeError) -> ObjectMap? {
         let between = header.snapshots.filter { $0.id > base && $0.id < goal ?? .max }.map(\.id)
         for id in between.map({ $0 as UInt64? }) + [goal] {
@@ -72,10 +74,11 @@ extension Pool {
             guard let map = try await objectMap(of: id, header) else { return nil }
             maps.append(map)
         }
-        guard let older = try await objectMap(of: base, header), let newer = try await objectMap(of: goal, header)
-        else {
-            return nil
-        }
+        let (older, newer) =
+            if let known { known } else {
+                (try await objectMap(of: base, header), try await objectMap(of: goal, header))
+            }
+        guard let older, let newer else { return nil }
         return newer.changed(since: older, through: maps)
     }
 }

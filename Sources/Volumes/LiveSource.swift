@@ -1,10 +1,11 @@
 /// A source that can be moved while its clients go on writing.
 package protocol LiveSource: SourceVolume {
-    /// Says at the volume that this process moves it to `target`, whose clients go on meanwhile.
+    /// Says at the volume that this process moves it to `target`: whoever finds what a lost one left can tell.
+    /// - Parameter isLive: Whether its clients go on meanwhile: only one move may do that at a time.
     /// - Throws: `busy` if another move has said so, and may be alive.
-    func claim(for target: String) async throws(VolumeError)
+    func claim(for target: String, isLive: Bool) async throws(VolumeError)
     /// Takes that back. Without complaint if nothing was said.
-    func release() async throws(VolumeError)
+    func release(from target: String) async throws(VolumeError)
     /// Who has it open for writing, this process apart.
     func writers() async throws(VolumeError) -> [Writer]
     /// Holds each client's writes to that rate. What it was held to before is written down with the volume in the same

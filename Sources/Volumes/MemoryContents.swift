@@ -7,8 +7,8 @@ struct MemoryContents {
     /// What a live move has left of a volume that got another name, or went to the trash.
     var retired: MemoryBody?
     var record: String?
-    /// Who is moving the finished volume away.
-    var mover: (holder: UInt64, isAlive: Bool)?
+    /// Who says that it moves the finished volume.
+    var movers: [MemoryMover] = []
     /// Who owns the unfinished target.
     var owner: UInt64?
     /// The last owner went without closing.
@@ -39,6 +39,14 @@ struct MemoryContents {
 
     /// What describing and opening find.
     var present: MemoryBody? { finished ?? unfinished }
+}
+
+/// A move that has said at its source that it is at it.
+struct MemoryMover {
+    let target: String
+    let holder: UInt64
+    let isLive: Bool
+    var isAlive = true
 }
 
 /// A volume with its history.

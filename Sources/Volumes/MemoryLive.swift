@@ -3,7 +3,8 @@ internal import Synchronization
 /// What stands in the metadata of a volume in memory.
 enum MemoryMark {
     static let prefix = "godwit."
-    static let claim = prefix + "claim"
+    /// One for each target.
+    static func claim(for target: String) -> String { prefix + "claim." + target }
     static let moved = prefix + "moved"
     /// The limit that a move set, and the one there was before: "1048576 after 2097152", "1048576 after nothing".
     static let throttle = prefix + "throttle"
@@ -41,20 +42,21 @@ extension MemoryVolume: LiveSource {
         }
     }
 
-    package func claim(for target: String) async throws(VolumeError) {
+    package func claim(for target: String, isLive: Bool) async throws(VolumeError) {
         try withLive("claim") { body, contents throws(VolumeError) in
-            if let mover = contents.mover, mover.isAlive, mover.holder != self.holder {
-                throw VolumeError(.busy, "claim", on: self.address, reason: "another is moving it")
+            for mover in contents.movers where isLive && mover.isLive && mover.isAlive && mover.target != target {
+                throw VolumeError(.busy, "claim", on: self.address, reason: "it is being moved to \(mover.target)")
             }
-            contents.mover = (self.holder, isAlive: true)
-            body.metadata[MemoryMark.claim] = target
+            contents.movers.removeAll { $0.target == target }
+            contents.movers.append(MemoryMover(target: target, holder: self.holder, isLive: isLive))
+            body.metadata[MemoryMark.claim(for: target)] = "claimed"
         }
     }
 
-    package func release() async throws(VolumeError) {
+    package func release(from target: String) async throws(VolumeError) {
         try withLive("release") { body, contents throws(VolumeError) in
-            contents.mover = nil
-            body.metadata[MemoryMark.claim] = nil
+            contents.movers.removeAll { $0.target == target }
+            body.metadata[MemoryMark.claim(for: target)] = nil
         }
     }
 

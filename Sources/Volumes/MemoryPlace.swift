@@ -18,7 +18,9 @@ extension MemoryVolume {
 
         func release(_ holder: UInt64, hasDied: Bool) {
             contents.withLock { contents in
-                if hasDied, contents.mover?.holder == holder { contents.mover?.isAlive = false }
+                for index in contents.movers.indices where hasDied && contents.movers[index].holder == holder {
+                    contents.movers[index].isAlive = false
+                }
                 guard contents.owner == holder else { return }
                 contents.owner = nil
                 contents.ownerHasDied = hasDied

@@ -189,6 +189,16 @@ package struct RBDScope: Hashable, Sendable {
 }
 
 extension RBDAddress {
+    /// An image of the cluster that this address leads to.
+    package func naming(pool: String, namespace: String, image: String) -> RBDAddress {
+        RBDAddress(self, pool: pool, namespace: namespace, image: image)
+    }
+
+    private init(_ access: RBDAddress, pool: String, namespace: String, image: String) {
+        (self.pool, self.namespace, self.image) = (pool, namespace, image)
+        (configuration, user, keyring) = (access.configuration, access.user, access.keyring)
+    }
+
     fileprivate init(pool: String, configuration: String?, user: String?, keyring: String?) {
         (self.pool, namespace, image) = (pool, "", "")
         (self.configuration, self.user, self.keyring) = (configuration, user, keyring)

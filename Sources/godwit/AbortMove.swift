@@ -20,15 +20,6 @@ struct AbortMove: AsyncParsableCommand {
         if let source { _ = try AddressArgument.explained(source) }
     }
 
-    /// The address that a record holds.
-    private static func address(_ recorded: String) throws(VolumeError) -> VolumeAddress {
-        do throws(VolumeAddress.ParseError) {
-            return try VolumeAddress(recorded)
-        } catch {
-            throw VolumeError(.damaged, "parse", on: recorded, reason: error.description, advice: "Give --source.")
-        }
-    }
-
     func run() async throws {
         let address = try AddressArgument.explained(target)
         let given = try source.map(AddressArgument.explained)
@@ -37,7 +28,7 @@ struct AbortMove: AsyncParsableCommand {
                 try await Opening.target(address.address) { tell("godwit: \($0)") }
             }
             let outcome = try await Abort(of: target) { recorded throws(VolumeError) in
-                let address = if let given { given.address } else { try Self.address(recorded) }
+                let address = if let given { given.address } else { try Opening.recorded(recorded) }
                 return try await Opening.source(address)
             }.run()
             emit("removed the unfinished \(self.target)\n", to: 1)

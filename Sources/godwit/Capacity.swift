@@ -41,32 +41,14 @@ struct ShowCapacity: AsyncParsableCommand {
     @Option(help: "Progress on stderr: auto, bar, plain or none.") var progress = ProgressStyle.auto
 
     func validate() throws {
-        _ = try scopes()
+        _ = try RBDScope.all(scope)
         if let top, top < 1 { throw ValidationError("--top takes a number from 1 on") }
         if let watch, !(watch >= 0.1 && watch <= 1e6) { throw ValidationError("--watch takes seconds, from 0.1 on") }
         guard (1...1024).contains(parallel) else { throw ValidationError("--parallel takes a number from 1 to 1024") }
     }
 
-    private func scopes() throws -> [RBDScope] {
-        var scopes: [RBDScope] = []
-        for text in scope {
-            do throws(VolumeAddress.ParseError) {
-                scopes.append(try RBDScope(text))
-            } catch {
-                throw ValidationError(error.description)
-            }
-        }
-        func cluster(_ scope: RBDScope) -> [String?] {
-            [scope.access.configuration, scope.access.user, scope.access.keyring]
-        }
-        guard Set(scopes.map(cluster)).count <= 1 else {
-            throw ValidationError("one cluster at a time: give all scopes the same conf, id and keyring")
-        }
-        return scopes.isEmpty ? [.everything] : scopes
-    }
-
     func run() async throws {
-        let scopes = try scopes()
+        let scopes = try RBDScope.all(scope)
         var isWhole = true
         try await reporting { () async throws(MoveError) in
             while true {

@@ -48,7 +48,7 @@ struct Godwit: AsyncParsableCommand {
               66 no such source, or live move        77  not permitted
             """,
         version: "godwit 0.1.0",
-        subcommands: [Migrate.self, AbortMove.self],
+        subcommands: [Migrate.self, AbortMove.self, Doctor.self],
         groupedSubcommands: [
             CommandGroup(
                 name: "Live Move",

@@ -55,6 +55,15 @@ enum Opening {
 }
 
 extension Opening {
+    /// An address that a record holds.
+    static func recorded(_ text: String) throws(VolumeError) -> VolumeAddress {
+        do throws(VolumeAddress.ParseError) {
+            return try VolumeAddress(text)
+        } catch {
+            throw VolumeError(.damaged, "parse", on: text, reason: error.description, advice: "Give --source.")
+        }
+    }
+
     static func hold(
         _ freeze: FreezeArgument, from source: VolumeAddress, to target: VolumeAddress, limit: Duration
     ) throws(VolumeError) -> (any WriterHold)? {
@@ -84,5 +93,26 @@ extension Volume {
                     ? "It has none." : "It has: \(snapshots.map(\.name).joined(separator: ", ")).")
         }
         return .snapshot(snapshot)
+    }
+}
+
+extension RBDScope {
+    /// What arguments name: all pools, if there are none.
+    static func all(_ texts: [String]) throws -> [RBDScope] {
+        var scopes: [RBDScope] = []
+        for text in texts {
+            do throws(VolumeAddress.ParseError) {
+                scopes.append(try RBDScope(text))
+            } catch {
+                throw ValidationError(error.description)
+            }
+        }
+        func cluster(_ scope: RBDScope) -> [String?] {
+            [scope.access.configuration, scope.access.user, scope.access.keyring]
+        }
+        guard Set(scopes.map(cluster)).count <= 1 else {
+            throw ValidationError("one cluster at a time: give all scopes the same conf, id and keyring")
+        }
+        return scopes.isEmpty ? [.everything] : scopes
     }
 }

@@ -92,7 +92,7 @@ class LiveTest(InterruptedTest):
 
     # A guest, and its move
 
-    def guest(self, size=64 * MIB, on=1, pool="fast", layout=None, **options):
+    def guest(self, size=48 * MIB, on=1, pool="fast", layout=None, **options):
         """A volume with a guest that writes to it, which has filled its part of it."""
         volume = self.volume(pool, size, on=on, **(layout or {}))
         return volume, Guest(self, volume, **{"fill": True, **options})

@@ -92,9 +92,9 @@ class AtAndOverTheDrainRate(LiveTest):
         self.assert_handed_over(guest, source, target)
 
     def test_a_limit_of_the_users_own_is_put_back(self):
-        for own in "52428800", "60000001", "0", "100M":
+        for own in "60000001", "0":
             with self.subTest(own=own):
-                source, guest, target, report, limits = self.throttled(*PATIENT, own=own, **FAST)
+                source, guest, target, report, limits = self.throttled("--max-pause", "1s", own=own, **FAST)
                 self.assertNotEqual(limits, [])
                 self.assert_handed_over(guest, source, target, limit=own)
 
@@ -110,7 +110,7 @@ class AtAndOverTheDrainRate(LiveTest):
 
     def test_the_limit_is_lifted_when_the_guest_is_at_the_target(self):
         """It writes as fast there as before, not a while later."""
-        source, guest, target, _, limits = self.throttled(*PATIENT, **FAST)
+        source, guest, target, _, limits = self.throttled("--max-pause", "1s", **FAST)
         self.assertNotEqual(limits, [])
         before, begin = guest.report()["bytes"], time.monotonic()
         time.sleep(1)

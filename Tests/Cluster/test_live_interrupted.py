@@ -9,9 +9,9 @@ import time
 
 from faults import HOLDER, Moment, after
 from harness import KIB, MIB, run, start
-from live import PATIENT, LiveTest, Watch
+from live import LiveTest, Watch
 
-SLOWLY = (*PATIENT, "--bandwidth", "20M")
+SLOWLY = ("--max-pause", "1s", "--bandwidth", "20M")
 
 
 class Kills(LiveTest):
@@ -57,7 +57,7 @@ class Kills(LiveTest):
         seed = int(os.environ.get("GODWIT_SEED") or secrets.randbelow(1 << 32))
         print(f"\n{self.id()}: to repeat: GODWIT_SEED={seed}", file=sys.stderr)
         chance = random.Random(seed)
-        source, guest = self.guest(size=64 * MIB, length=48 * MIB, rate=0, block_size=16 * KIB, blocks=(1, 4), depth=8)
+        source, guest = self.guest(size=48 * MIB, rate=0, block_size=16 * KIB, blocks=(1, 4), depth=8)
         moments, killed, begin = self.moments(chance), 0, time.monotonic()
         while killed < self.count:
             source.set_metadata("conf_rbd_qos_write_bps_limit", "104857600")

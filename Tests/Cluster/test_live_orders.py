@@ -30,23 +30,35 @@ class Orders(LiveTest):
             self.assertIn(source.address, said)
             self.assertIn(target.address, said)
         result = self.order("status", "rbd:slow/no-such-target", rc=None)
-        self.assertNotEqual(result.rc, 0)
+        self.assertEqual(result.rc, 66, result)
         self.assertIn("no-such-target", result.stderr)
         self.order("cutover", target.address)
         self.finishes(moving, guest, source, target)
         result = self.order("status", rc=None)
         self.assertNotIn(target.address, result.stdout)
 
+    def test_status_as_json(self):
+        source, guest, target, watch, moving = self.following()
+        [status] = self.order("status", "--json").json
+        self.assertEqual((status["source"], status["target"]), (source.address, target.address))
+        self.assertEqual(status["process"], moving.pid)
+        self.assertGreaterEqual(len(status["rounds"]), 2)
+        self.order("cutover")
+        report = self.finishes(moving, guest, source, target)
+        for mine, theirs in zip(status["rounds"], report["rounds"]):
+            self.assertEqual(mine["sentBytes"], theirs["sentBytes"])
+        self.assertEqual(self.order("status", "--json", rc=66).json, [])
+
     def test_nobody_runs(self):
         for word in "status", "pause", "resume", "cutover", "cancel":
             result = self.order(word, rc=None)
-            self.assertIn(result.rc, (0, 66) if word == "status" else (66,), result)
+            self.assertEqual(result.rc, 66, result)
 
     def test_two_moves_need_a_name(self):
         moves = [self.following(rounds=2, length=16 * MIB), self.following(rounds=2, length=16 * MIB)]
         result = self.order("cutover", rc=None)
         self.assertEqual(result.rc, 64, result)
-        for _, _, target, _, _ in moves:
+        for *_, target, _, _ in moves:
             self.assertIn(target.address, result.stderr)
             self.assertIn(target.address, self.order("status").stdout)
         for source, guest, target, _, moving in moves:
@@ -66,7 +78,7 @@ class Orders(LiveTest):
         self.assertIn("paus", self.order("status", target.address).stdout.lower())
         self.assertFalse(moving.has_ended)
         result = self.order("cutover", target.address, rc=None)
-        self.assertNotEqual(result.rc, 0, result)
+        self.assertEqual(result.rc, 75, result)
         self.assertRegex(result.stderr, "(?i)paused")
         self.assertEqual(guest.calls, [])
         self.assertTrue(guest.is_writing())
@@ -81,6 +93,8 @@ class Orders(LiveTest):
         moving = self.begin(source, target, *PATIENT, "--bandwidth", "16M", freeze=guest)
         self.when_bulk(moving, target, watch)
         time.sleep(0.5)
+        # There is nothing to hand over yet.
+        self.order("cutover", rc=75)
         self.order("pause")
         time.sleep(5)
         self.assertEqual(watch.rounds, 1)
@@ -107,8 +121,11 @@ class Orders(LiveTest):
         seen = len(watch.limits)
         time.sleep(2)
         self.assertEqual(len(watch.limits), seen, watch.values)
-        result = self.order("throttle", target.address, "sideways", rc=None)
-        self.assertEqual(result.rc, 64, result)
+        self.order("throttle", target.address, "sideways", rc=64)
+        self.order("throttle", target.address, "5M")
+        self.until(lambda: watch.limit == str(5 * MIB), "the limit that was asked for", 10, moving)
+        self.order("throttle", target.address, "off")
+        self.until(lambda: watch.limit is None, "the limit to be lifted", 10, moving)
         self.order("cutover", target.address)
         self.finishes(moving, guest, source, target)
 

@@ -144,6 +144,7 @@ class Proxy:
         self._stop.set()
         self._thread.join(30)
         self._listener.close()
+        pathlib.Path(self.path).unlink()
 
     def __enter__(self):
         return self

@@ -49,7 +49,11 @@ class Monitor:
     def __init__(self, path, timeout=30):
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._file = self._socket.makefile("rb")
         self._timeout = timeout
         self.events = []
@@ -112,8 +116,9 @@ class Pulse(threading.Thread):
             try:
                 data = self._connection.recv(4096)
             except OSError:
-                return
+                data = b""
             if not data:
+                self._connection.close()
                 return
             now = time.monotonic()
             text = data.translate(None, b"\1\2")
@@ -396,6 +401,8 @@ class Machine:
         except (MachineError, OSError, subprocess.TimeoutExpired):
             pass
         self.kill()
+        if hasattr(self, "pulse"):
+            self.pulse.join(10)
         for closable in (self.monitor, self._commands, getattr(self, "_stderr", None), *self._listeners.values()):
             if closable is not None:
                 closable.close()

@@ -43,7 +43,7 @@ extension LiveGuest {
     /// Of those who may have it open, at any time.
     func checkPlaces() {
         let (here, there) = (site.source.writers.contains(Self.writer), site.target.writers.contains(Self.writer))
-        if here && there { accuse("it has both volumes open") }
+        if here && there && !state.withLock({ $0.keepsSource }) { accuse("it has both volumes open") }
     }
 
     /// What a run that ended by itself leaves, whether it came to its end or not.

@@ -60,8 +60,10 @@ final class FaultyLiveSource: LiveSource {
     func freeze(as name: String) async throws(VolumeError) -> Snapshot? { try await volume.freeze(as: name) }
     func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool { try await volume.holds(snapshot) }
     func evict(_ client: String) async throws(VolumeError) { try await volume.evict(client) }
-    func claim(for target: String) async throws(VolumeError) { try await volume.claim(for: target) }
-    func release() async throws(VolumeError) { try await volume.release() }
+    func claim(for target: String, isLive: Bool) async throws(VolumeError) {
+        try await volume.claim(for: target, isLive: isLive)
+    }
+    func release(from target: String) async throws(VolumeError) { try await volume.release(from: target) }
     func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate { try await volume.limit(to: rate) }
     func retire(to target: String, _ rest: Retirement) async throws(VolumeError) {
         try await volume.retire(to: target, rest)
@@ -162,6 +164,8 @@ final class FaultyLiveHold: WriterHold {
     var clientsAtSource: Int { fault == .switchesWithoutFreezing ? 1 : hold.clientsAtSource }
     func prepare() async throws(VolumeError) { try await hold.prepare() }
     func adopt() async throws(VolumeError) { try await hold.adopt() }
+    func rehearse() async throws(VolumeError) -> Duration { try await hold.rehearse() }
+    func leaveSource() async throws(VolumeError) { try await hold.leaveSource() }
     func freeze() async throws(VolumeError) {
         if fault == .switchesWithoutFreezing { return }
         try await hold.freeze()

@@ -61,6 +61,8 @@ final class LiveGuest: Sendable {
         var pauses: [Pause] = []
         /// What must not have come about.
         var violations: [String] = []
+        /// Whether it has the source open besides the target, and only reads there.
+        var keepsSource = false
     }
 
     static let writer = Writer(title: "the guest", client: "guest")
@@ -232,15 +234,25 @@ final class LiveGuest: Sendable {
         }
     }
 
-    func switchOver(_ now: Duration) {
+    /// - Parameter keepsSource: Whether it has the source open until it is told to leave it.
+    func switchOver(_ now: Duration, keepsSource: Bool) {
         state.withLock { state in
-            site.source.detach(Self.writer)
+            guard state.spot == .source else { return }
+            if keepsSource { state.keepsSource = true } else { site.source.detach(Self.writer) }
             guard site.target.names.contains("finished") else {
                 return state.violations.append("sent on to a target that isn't finished")
             }
             site.target.attach(Self.writer)
             state.spot = .target
             goOn(&state, now)
+        }
+    }
+
+    func leaveSource() {
+        state.withLock { state in
+            guard state.spot == .target else { return state.violations.append("asked to leave the source it runs at") }
+            site.source.detach(Self.writer)
+            state.keepsSource = false
         }
     }
 

@@ -6,7 +6,7 @@ import Volumes
 
 /// Holds the simulated guest, as well as it is told to.
 final class LiveHold: WriterHold {
-    enum Call: CaseIterable, Sendable { case prepare, adopt, freeze, switchOver, thaw }
+    enum Call: CaseIterable, Sendable { case prepare, adopt, rehearse, freeze, switchOver, leaveSource, thaw }
 
     enum Slip: CaseIterable, Sendable {
         case failsBefore
@@ -59,6 +59,11 @@ final class LiveHold: WriterHold {
         try await call(.adopt, "adopt") { self.state.withLock { $0.hasFrozen = true } }
     }
 
+    func rehearse() async throws(VolumeError) -> Duration {
+        try await call(.rehearse, "rehearse") {}
+        return latency
+    }
+
     func freeze() async throws(VolumeError) {
         let slip = state.withLock { $0.slip }
         let lies = slip?.call == .freeze && slip?.slip == .lies
@@ -73,10 +78,12 @@ final class LiveHold: WriterHold {
     func switchOver() async throws(VolumeError) {
         try await call(.switchOver, "switchOver") { [self] in
             guest.checkSwitch()
-            guest.switchOver(time.now)
+            guest.switchOver(time.now, keepsSource: clientsAtSource > 0)
             state.withLock { $0.hasFrozen = false }
         }
     }
+
+    func leaveSource() async throws(VolumeError) { try await call(.leaveSource, "leaveSource") { guest.leaveSource() } }
 
     func thaw() async throws(VolumeError) {
         guard state.withLock({ $0.hasFrozen }) else { return }

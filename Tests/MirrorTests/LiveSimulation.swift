@@ -50,6 +50,8 @@ final class LiveSimulation: Sendable {
         var random = SplitMix64(seed: seed)
         var setting = Setting(&random)
         if fault != nil { setting.options.verifies = false }
+        if fault == .overlooksThatTheSourceWasWrittenTo { setting.clients = 1 }
+        if fault == .skipsTheFence { setting.clients = 0 }
         let means: ExtentMeans = Int.random(in: 0..<6, using: &random) == 0 ? .everything : .objectExtents
         site = Site(source: Place(means: means, extentUnit: .kibibytes(64)))
         let size = Int.random(in: 0...setting.ways.largestSize, using: &random) * setting.ways.sector
@@ -132,8 +134,14 @@ final class LiveSimulation: Sendable {
 
     func slip(_ isBefallen: Bool) -> (call: LiveHold.Call, slip: LiveHold.Slip)? {
         guard isBefallen, oneIn(2) else { return nil }
+        // What goes wrong here is seen only where somebody writes that ought to be still.
+        if oneIn(5) || fault == .overlooksThatTheSourceWasWrittenTo || fault == .skipsTheFence {
+            return (.freeze, .lies)
+        }
         return draw { random in
-            let calls: [LiveHold.Call] = [.freeze, .freeze, .switchOver, .switchOver, .thaw, .prepare]
+            let calls: [LiveHold.Call] = [
+                .freeze, .freeze, .freeze, .switchOver, .switchOver, .thaw, .leaveSource, .rehearse,
+            ]
             return (
                 calls.randomElement(using: &random) ?? .freeze,
                 LiveHold.Slip.allCases.randomElement(using: &random) ?? .failsBefore
@@ -169,7 +177,7 @@ extension LiveSimulation.Setting {
         speed = LiveFate.Speed(
             latency: .milliseconds(Int64.random(in: 0...2, using: &random)),
             dataLatency: .microseconds(Int64.random(in: 10...100, using: &random)),
-            readRate: roughly(1e6, 4e7), writeRate: roughly(1e6, 4e7))
+            readRate: roughly(2e5, 2e7), writeRate: roughly(2e5, 2e7))
         ways.rate = roughly(5e3, 4e6)
         ways.largestWrite = [4096, 16_384, 65_536].randomElement(using: &random) ?? 4096
         ways.resizes = Bool.random(using: &random)
