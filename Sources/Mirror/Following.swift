@@ -94,7 +94,7 @@ final class Following: Sendable {
         let known = walk.verified
         let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
         guard !known.isHead || !new.isEmpty else { return false }
-        let head = known.isHead ? nil : walk.frozen.last
+        let head = known.isHead ? nil : walk.arrived
         do throws(MoveError) {
             try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
         } catch {

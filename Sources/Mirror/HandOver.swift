@@ -46,6 +46,8 @@ struct HandOver {
         move.progress.begin("handing over")
         var pause = Report.Pause()
         let start = time.now()
+        walk.hurry(true)
+        defer { walk.hurry(false) }
         do throws(MoveError) {
             switch try await lastRound(seen, rest: rest, &report, &pause, start) {
             case .moved(let description): try await commit(as: description, &pause)

@@ -61,6 +61,11 @@ final class Walk: Sendable {
     /// The user's snapshots as they were when the walk was last planned.
     var carried: [Snapshot] { state.withLock { $0.carried } }
 
+    /// The state that the target is in, if the source has it still.
+    var arrived: Snapshot? {
+        state.withLock { state in (state.carried + state.frozen).first { $0.id == state.record.arrived } }
+    }
+
     var verified: Verified { state.withLock { $0.verified } }
     /// - Parameter head: The head's state, if it was compared.
     func noteVerified(_ snapshots: [UInt64], head: Snapshot?) {
@@ -84,6 +89,9 @@ final class Walk: Sendable {
 
     /// Called when the operator halts the move.
     func whenPaused(_ body: @escaping @Sendable () async -> Void) { pacing.whenPaused(body) }
+
+    /// While a writer is held still nothing waits, whatever the operator ordered.
+    func hurry(_ isHurried: Bool) { pacing.hurry(isHurried) }
 
     func note(_ change: @Sendable (inout Record) -> Void) async throws(VolumeError) {
         let record = state.withLock { state in

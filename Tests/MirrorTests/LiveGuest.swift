@@ -168,6 +168,8 @@ final class LiveGuest: Sendable {
             now + .seconds(ways.ownersPause.seconds * Double.random(in: 0.1...2, using: &state.random))
         // Between the move's last look and the switch nobody could tell.
         guard !state.isClosing else { return }
+        // Who has left the source finds the volume at the target, as soon as it is there.
+        guard state.spot != .away || !site.target.names.contains("finished") else { return }
         let place = state.spot == .target ? site.target : site.source
         let index = state.kept.indices.randomElement(using: &state.random)
         switch (Int.random(in: 0..<10, using: &state.random), index) {
