@@ -93,8 +93,9 @@ final class Following: Sendable {
         guard move.options.verifies else { return false }
         let known = walk.verified
         let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
-        guard !known.isHead || !new.isEmpty else { return false }
-        let head = known.isHead ? nil : walk.arrived
+        let isKnown = known.isHead && !known.since.isResized
+        guard !isKnown || !new.isEmpty else { return false }
+        let head = isKnown ? nil : walk.arrived
         do throws(MoveError) {
             try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
         } catch {

@@ -105,7 +105,8 @@ struct HandOver {
         let (isForced, budget, drainRate) = (following.controls.isCutoverAsked, live.convergence.maxPause, drainRate)
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
-        let arrival = try await walk.catchUp(as: "the last round", &report) { [time, live] dirtied, _ in
+        let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
+            [time, live] dirtied, _ in
             diffed.withLock { $0 = time.now() }
             guard live.hold != nil, !isForced else { return true }
             let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))

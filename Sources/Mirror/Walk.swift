@@ -7,6 +7,9 @@ final class Walk: Sendable {
     /// Looks at what a step found before it is moved, and says whether to move it.
     typealias Observer = @Sendable (_ dirtied: ByteCount, _ inMap: ByteCount) async -> Bool
 
+    /// Which of the steps there are an observer looks at.
+    enum Observed { case last, each }
+
     enum Arrival: Equatable {
         /// At the newest state that the source holds.
         case at(Snapshot?)
@@ -120,15 +123,16 @@ final class Walk: Sendable {
     ///
     /// - Parameters:
     ///   - title: What the last of them is to be called.
-    ///   - observer: Of the last of them.
+    ///   - observed: Which of them `observer` looks at.
     func catchUp(
-        as title: String = "head", _ report: inout Report, observer: Observer? = nil
+        as title: String = "head", _ report: inout Report, observed: Observed = .last, observer: Observer? = nil
     ) async throws(MoveError) -> Arrival {
         while true {
             let lineage = try await plan()
             guard let step = lineage.steps.first else { return .at(lineage.arrived) }
             let end = try await take(
-                step, title: self.title(of: step) ?? title, &report, observer: lineage.steps.count == 1 ? observer : nil
+                step, title: self.title(of: step) ?? title, &report,
+                observer: lineage.steps.count == 1 || observed == .each ? observer : nil
             )
             if end == .declined { return .declined }
         }

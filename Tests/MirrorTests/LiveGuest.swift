@@ -56,6 +56,8 @@ final class LiveGuest: Sendable {
         var names = 0
         var writes = 0
         var nextWrite = Duration.zero
+        /// Administrators don't do that all the time.
+        var nextResize = Duration.zero
         var nextOwner = Duration.zero
         var frozenSince: Duration?
         var pauses: [Pause] = []
@@ -119,14 +121,14 @@ final class LiveGuest: Sendable {
             case .lateWrites, .defiant: break
             }
         }
-        let count = change(&state, at: place)
+        let count = change(&state, at: place, now)
         let limit = place.limit.map { Double($0.bytesPerSecond) } ?? .infinity
         let seconds = Double(count) / max(1, min(ways.rate, limit))
         state.nextWrite = now + .seconds(seconds * Double.random(in: 0.5...1.5, using: &state.random))
     }
 
     /// - Returns: How many bytes that counts for.
-    private func change(_ state: inout State, at place: Place) -> Int {
+    private func change(_ state: inout State, at place: Place, _ now: Duration) -> Int {
         let size = state.bytes.count
         let reach = max(1, Int(Double(size) * ways.share))
         func extent(_ longest: Int, _ random: inout SplitMix64) -> Range<Int> {
@@ -136,7 +138,8 @@ final class LiveGuest: Sendable {
         }
         state.writes += 1
         switch Int.random(in: 0..<40, using: &state.random) {
-        case 0 where ways.resizes && !state.isFrozen:
+        case 0 where ways.resizes && !state.isFrozen && state.nextResize <= now:
+            if now > .zero { state.nextResize = now + .seconds(2) }
             let new = Int.random(in: 0...ways.largestSize, using: &state.random) * ways.sector
             place.resize(new)
             if new < size {
@@ -207,7 +210,7 @@ final class LiveGuest: Sendable {
         state.withLock { state in
             for _ in 0..<times {
                 if Int.random(in: 0..<4, using: &state.random) == 0 { owner(&state, .zero) }
-                _ = change(&state, at: site.source)
+                _ = change(&state, at: site.source, .zero)
             }
         }
     }
