@@ -62,6 +62,11 @@ struct LiveMove {
         return false
     }
 
+    /// Has the writer, which goes on at the target, let go of the source; once more does no harm.
+    func leaveSource() async throws(MoveError) {
+        try await staged(.underWay) { () throws(VolumeError) in try await options.hold?.leaveSource() }
+    }
+
     /// Says at the source where it is now.
     func retire() async throws(VolumeError) {
         try await source.lift()
