@@ -23,6 +23,12 @@ package protocol LiveSource: SourceVolume {
     func retire(to target: String, _ rest: Retirement) async throws(VolumeError)
 }
 
+extension LiveSource {
+    package func claimant(for target: String) async throws(VolumeError) -> Int32? { nil }
+    package func stayOpen() async throws(VolumeError) {}
+    package func letGo() async {}
+}
+
 /// A client that can write to a volume.
 package struct Writer: Sendable, Equatable {
     /// "client.4127 at 127.0.0.1:0/3141".
