@@ -2,7 +2,7 @@
 import time
 
 import mirrors
-from stage import KIB, MIB, Guest, Marks, Stage, conditions, mib, seconds, sent, settle, verify
+from stage import KIB, MIB, Guest, Marks, Stage, conditions, mib, pause, seconds, sent, settle, verify
 
 RATE = 2_000_000  # bytes a second of the writer that the amplification is measured with
 BLOCKS = [size * KIB for size in (4, 8, 16, 32, 64, 128, 256)]
@@ -39,8 +39,8 @@ def measure(bench, options, parts):
 
 def amplification(bench, tiny, size):
     # So fast that the bulk takes some ten seconds: that long the writer writes for the first round.
-    bandwidth = size // (3 if tiny else 10)
-    blocks = BLOCKS[::3] if tiny else BLOCKS
+    bandwidth = size // (2 if tiny else 10)
+    blocks = [BLOCKS[1], BLOCKS[-1]] if tiny else BLOCKS
     bench.say(f"\namplification: {size // MIB} MiB, written at {RATE / 1e6:.0f} MB/s in single blocks at random, none twice")
     bench.say(f"  {'':>6} {'MiB':>8} {'':>6} {'sent in':>8} {'dirtied':>8} {'in the':>7}")
     bench.say(f"  {'block':>6} {'written':>8} {'rounds':>6} {'all':>8} {'in all':>8} {'map':>7}")
@@ -57,7 +57,7 @@ def amplification(bench, tiny, size):
             missed.append(
                 f"amplification: {row['sent']:.2f} bytes sent for a byte written in blocks of {block // KIB} KiB, aim {MOST_SENT}")
         settle(bench, tiny)
-    bench.say("  Each is bytes for a byte written; the map has a bit for 64 KiB.")
+    bench.say("  Each is bytes for a byte written; the map has a bit for 64 KiB, which several writes of a round may share.")
     return rows, missed if not tiny else []
 
 
@@ -68,7 +68,7 @@ def amplified(block, size, bandwidth, allowed):
             stage, source, rate=RATE, blocks=(1, 1), block_size=block, pattern="once", zeros=0, depth=8, fill=True)
         time.sleep(1)
         marks = Marks(writer, source)
-        report = stage.move(source, target, writer.hook(), "--bandwidth", bandwidth, "--max-pause", f"{1000 * allowed:.0f}ms")
+        report = stage.move(source, target, writer.hook(), "--bandwidth", bandwidth, "--max-pause", pause(allowed))
         seen, rounds = marks.end(), report["rounds"]
         verify(writer, target)
         # The last snapshot is made while the writer stands still.
@@ -102,7 +102,7 @@ def guest(bench, tiny, size):
         since = time.time()
         marks = Marks(writer, source)
         begin = time.monotonic()
-        report = stage.move(source, target, writer.hook(), "--max-pause", f"{1000 * ALLOWED[tiny]:.0f}ms")
+        report = stage.move(source, target, writer.hook(), "--max-pause", pause(ALLOWED[tiny]))
         took, (seen, moved) = time.monotonic() - begin, (marks.end(), writer.report())
         time.sleep(1)
         last = verify(writer, target)
@@ -138,7 +138,7 @@ def longest_gap(report, since, held=None):
 
 
 def show_guest(bench, figures, block):
-    say, pause = bench.say, figures["pause"]
+    say, parts = bench.say, dict(figures["pause"])
     say(f"\nguest: a librbd client that writes {block // KIB} KiB at random as fast as it goes, 8 at once")
     say(f"  alone                 {mib(figures['aloneBytesPerSecond']):>8} MiB/s")
     say(f"  while the bulk moves  {mib(figures['bulkBytesPerSecond']):>8} MiB/s   {figures['bulkShare']:.0%} of that, "
@@ -153,10 +153,8 @@ def show_guest(bench, figures, block):
     say(f"  longest write gap     {longest:>8}         {besides} besides the pause; {alone} alone")
     say(f"  rounds, snapshots     {figures['rounds']:8}         snapshots: {seconds(figures['snapshotSeconds'])}, "
         f"{figures['snapshotShare']:.0%} of the move's {seconds(figures['seconds'])}")
-    parts = ", ".join(
-        f"{name} {value:.3f}" for name, value in pause.items() if name != "seconds" and value)
-    say(f"  pause                 {seconds(pause['seconds']):>8}         the guest saw {seconds(figures['pauseSeen'])}; "
+    say(f"  pause                 {seconds(parts.pop('seconds')):>8}         the guest saw {seconds(figures['pauseSeen'])}; "
         f"allowed {seconds(figures['pauseAllowed'])}")
-    say(f"    {parts}")
+    say("    " + ", ".join(f"{name} {value:.3f}" for name, value in parts.items()))
     if figures["attempts"]:
         say(f"  hand-overs given up   {figures['attempts']:8}")

@@ -152,10 +152,15 @@ def seconds(value):
     return f"{value:.2f} s"
 
 
+def pause(longest):
+    """What --max-pause takes."""
+    return f"{1000 * longest:.0f}ms"
+
+
 def mib(value):
     return f"{value / MIB:.1f}"
 
 
 __all__ = [
     "BLOCK", "Guest", "KIB", "MAGIC", "MIB", "Machine", "Marks", "Stage", "check_image", "conditions", "finished", "mib",
-    "rbd_node", "seconds", "sent", "settle", "verify"]
+    "pause", "rbd_node", "seconds", "sent", "settle", "verify"]
