@@ -2,7 +2,7 @@
 import time
 
 import mirrors
-from stage import KIB, MIB, Guest, Marks, Stage, conditions, mib, pause, seconds, sent, settle, verify
+from stage import KIB, MIB, Guest, Marks, Stage, conditions, limits, mib, pause, seconds, sent, settle, verify
 
 RATE = 2_000_000  # bytes a second of the writer that the amplification is measured with
 BLOCKS = [size * KIB for size in (4, 8, 16, 32, 64, 128, 256)]
@@ -41,7 +41,8 @@ def amplification(bench, tiny, size):
     # So fast that the bulk takes some ten seconds: that long the writer writes for the first round.
     bandwidth = size // (2 if tiny else 10)
     blocks = [BLOCKS[1], BLOCKS[-1]] if tiny else BLOCKS
-    bench.say(f"\namplification: {size // MIB} MiB, written at {RATE / 1e6:.0f} MB/s in single blocks at random, none twice")
+    bench.say(
+        f"\namplification: {size // MIB} MiB, written at {RATE / 1e6:.0f} MB/s in single blocks at random, none twice")
     bench.say(f"  {'':>6} {'MiB':>8} {'':>6} {'sent in':>8} {'dirtied':>8} {'in the':>7}")
     bench.say(f"  {'block':>6} {'written':>8} {'rounds':>6} {'all':>8} {'in all':>8} {'map':>7}")
     rows, missed = [], []
@@ -55,9 +56,10 @@ def amplification(bench, tiny, size):
             f"{rounds[1]:>7}" + (f"  (published: {note})" if note else ""))
         if row["sent"] > MOST_SENT:
             missed.append(
-                f"amplification: {row['sent']:.2f} bytes sent for a byte written in blocks of {block // KIB} KiB, aim {MOST_SENT}")
+                f"amplification: {row['sent']:.2f} bytes sent for a byte written in blocks of {block // KIB} KiB, "
+                f"aim {MOST_SENT}")
         settle(bench, tiny)
-    bench.say("  Each is bytes for a byte written; the map has a bit for 64 KiB, which several writes of a round may share.")
+    bench.say("  Each in bytes for a byte written; the map has a bit for 64 KiB, which several writes may share.")
     return rows, missed if not tiny else []
 
 
@@ -103,7 +105,7 @@ def guest(bench, tiny, size):
         marks = Marks(writer, source)
         begin = time.monotonic()
         report = stage.move(source, target, writer.hook(), "--max-pause", pause(ALLOWED[tiny]))
-        took, (seen, moved) = time.monotonic() - begin, (marks.end(), writer.report())
+        took, seen = time.monotonic() - begin, marks.end()
         time.sleep(1)
         last = verify(writer, target)
     held = [entry for entry in last["holds"] if entry.get("until") == "switch"][-1]
@@ -111,11 +113,10 @@ def guest(bench, tiny, size):
     freeze_began, freeze_before = seen[-1]
     in_bulk = (bulk_after - bulk_before) / (bulk_ended - bulk_began)
     in_rounds = (freeze_before - bulk_after) / (freeze_began - bulk_ended) if len(seen) > 2 else None
-    limits = [entry["limitBytesPerSecond"] for entry in report["rounds"] if entry.get("limitBytesPerSecond")]
     figures = {
         "aloneBytesPerSecond": alone, "bulkBytesPerSecond": in_bulk, "bulkShare": in_bulk / alone,
         "bulkSeconds": bulk_ended - bulk_began, "roundsBytesPerSecond": in_rounds, "rounds": len(report["rounds"]),
-        "limitsBytesPerSecond": limits, "seconds": took, "snapshotSeconds": report["snapshotSeconds"],
+        "limitsBytesPerSecond": limits(report), "seconds": took, "snapshotSeconds": report["snapshotSeconds"],
         "snapshotShare": report["snapshotSeconds"] / report["seconds"], "attempts": report.get("attempts") or 0,
         "longestGapAlone": longest_gap(after, 0), "longestGap": longest_gap(last, since),
         "longestGapBesidesPause": longest_gap(last, since, held=False), "pause": report["pause"],
@@ -144,17 +145,17 @@ def show_guest(bench, figures, block):
     say(f"  while the bulk moves  {mib(figures['bulkBytesPerSecond']):>8} MiB/s   {figures['bulkShare']:.0%} of that, "
         f"for {seconds(figures['bulkSeconds'])}")
     if figures["roundsBytesPerSecond"] is not None:
-        held = f"held to {', '.join(mib(limit) for limit in sorted(set(figures['limitsBytesPerSecond']), reverse=True))} MiB/s"
+        held = sorted(set(figures["limitsBytesPerSecond"]), reverse=True)
         say(f"  while rounds follow   {mib(figures['roundsBytesPerSecond']):>8} MiB/s   "
-            + (held if figures["limitsBytesPerSecond"] else "never slowed"))
+            + (f"held to {', '.join(map(mib, held))} MiB/s" if held else "never slowed"))
     longest, besides, alone = (
         seconds(figures[key]) if figures[key] else "<0.1 s"
         for key in ("longestGap", "longestGapBesidesPause", "longestGapAlone"))
     say(f"  longest write gap     {longest:>8}         {besides} besides the pause; {alone} alone")
     say(f"  rounds, snapshots     {figures['rounds']:8}         snapshots: {seconds(figures['snapshotSeconds'])}, "
         f"{figures['snapshotShare']:.0%} of the move's {seconds(figures['seconds'])}")
-    say(f"  pause                 {seconds(parts.pop('seconds')):>8}         the guest saw {seconds(figures['pauseSeen'])}; "
-        f"allowed {seconds(figures['pauseAllowed'])}")
+    say(f"  pause                 {seconds(parts.pop('seconds')):>8}         the guest saw "
+        f"{seconds(figures['pauseSeen'])}; allowed {seconds(figures['pauseAllowed'])}")
     say("    " + ", ".join(f"{name} {value:.3f}" for name, value in parts.items()))
     if figures["attempts"]:
         say(f"  hand-overs given up   {figures['attempts']:8}")

@@ -7,7 +7,8 @@ import zlib
 
 import rbd
 
-from stage import BLOCK, KIB, MAGIC, MIB, Machine, Stage, check_image, finished, mib, pause, rbd_node, sent, settle
+from stage import (
+    BLOCK, KIB, MAGIC, MIB, Machine, Stage, check_image, finished, limits, mib, pause, rbd_node, sent, settle)
 
 MODES = {"background": "mirror", "write-blocking": "mirror, write-blocking"}
 CHUNK = 64 * KIB  # what the mirror copies for a write, however small: its granularity, which is looked at each time
@@ -165,8 +166,7 @@ def godwit(disk, target, bandwidth, limit, allowed):
     row["converged"] = True
     row.update(
         sentBytes=sent(report), rounds=len(report["rounds"]), pause=report["pause"],
-        snapshotSeconds=report["snapshotSeconds"],
-        limitsBytesPerSecond=[entry["limitBytesPerSecond"] for entry in report["rounds"] if entry.get("limitBytesPerSecond")])
+        snapshotSeconds=report["snapshotSeconds"], limitsBytesPerSecond=limits(report))
     return row
 
 
@@ -185,8 +185,8 @@ def measure(bench, tiny, size):
         disk.machine.rate(rate, jobs=JOBS)
         time.sleep(1)
         writes = disk.rate(2 if tiny else 5)
-        say(f"\nmirror: the disk of a VM, {size // MIB} MiB; its guest can write 8 KiB at random {most:.0f} times a second, "
-            f"and does so {writes:.0f} times")
+        say(f"\nmirror: the disk of a VM, {size // MIB} MiB; its guest can write 8 KiB at random {most:.0f} times "
+            f"a second, and does so {writes:.0f} times")
         movers = {name: by_mirror(mode) for mode, name in MODES.items()}
         movers["godwit"] = lambda *arguments: godwit(*arguments, ALLOWED[tiny])
         rows = []
@@ -218,14 +218,16 @@ def loads(tiny, rate):
 def show(say, row, size):
     total = f"{mib(row['sentBytes']):>9} {row['sentBytes'] / size:6.2f}" if row["sentBytes"] else f"{'?':>9} {'':>6}"
     if not row["converged"]:
-        end = "not within that time"
+        ready = row.get("readySeconds")
+        end = f"ready after {ready:.1f} s, but never done" if ready else "not within that time"
     elif row["mover"] == "godwit":
-        limits = row["limitsBytesPerSecond"]
+        held = row["limitsBytesPerSecond"]
         end = f"rounds: {row['rounds']}, pause {row['pause']['seconds']:.2f} s" + (
-            f", held to {mib(min(limits))} MiB/s" if limits else "")
+            f", held to {mib(min(held))} MiB/s" if held else "")
     else:
         end = f"ready after {row['readySeconds']:.1f} s"
-    say(f"    {row['mover']:22} {row['seconds']:8.2f} {total} {row['longestGap']:6.2f} s {row['writesPerSecond']:8.0f}  {end}")
+    say(f"    {row['mover']:22} {row['seconds']:8.2f} {total} {row['longestGap']:6.2f} s "
+        f"{row['writesPerSecond']:8.0f}  {end}")
 
 
 def misses(rows):

@@ -89,6 +89,11 @@ def sent(report):
     return sum(step["sentBytes"] + step["copiedBytes"] for step in report["steps"])
 
 
+def limits(report):
+    """To what the writer was held, round by round, in bytes a second; nothing of rounds in which it wasn't."""
+    return [entry["limitBytesPerSecond"] for entry in report["rounds"] if entry.get("limitBytesPerSecond")]
+
+
 def verify(guest, volume):
     """Ends a guest, and compares all of the volume with what it wrote: it must have written every block once. A benchmark
     of a wrong copy is worth nothing.
@@ -162,5 +167,5 @@ def mib(value):
 
 
 __all__ = [
-    "BLOCK", "Guest", "KIB", "MAGIC", "MIB", "Machine", "Marks", "Stage", "check_image", "conditions", "finished", "mib",
-    "pause", "rbd_node", "seconds", "sent", "settle", "verify"]
+    "BLOCK", "Guest", "KIB", "MAGIC", "MIB", "Machine", "Marks", "Stage", "check_image", "conditions", "finished",
+    "limits", "mib", "pause", "rbd_node", "seconds", "sent", "settle", "verify"]
