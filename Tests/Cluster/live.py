@@ -1,10 +1,14 @@
 """The base of every test of a live move: a guest that writes all the time, a watch on its source, and what must be true."""
 
+import concurrent.futures
 import re
+import secrets
 import signal
+import sys
 import tempfile
 import threading
 import time
+import traceback
 
 import rados
 import rbd
@@ -86,11 +90,23 @@ class Watch(threading.Thread):
 
 
 class LiveTest(InterruptedTest):
-    def setUp(self):
-        super().setUp()
+    _case = threading.local()  # the name of the case that this thread runs, and where its moves listen
+
+    @property
+    def env(self):
+        """What godwit is run with: the moves of a test are the only ones that it sees."""
+        if getattr(self._case, "test", None) is not self:
+            self._begin_case(None)
+        return {"GODWIT_RUNTIME_DIR": self._case.runtime}
+
+    def _begin_case(self, name):
         runtime = tempfile.TemporaryDirectory(prefix="godwit-")
         self.addCleanup(runtime.cleanup)
-        self.env = {"GODWIT_RUNTIME_DIR": runtime.name}
+        self._case.test, self._case.name, self._case.runtime = self, name, runtime.name
+
+    def _name(self):
+        case = self._case.name if getattr(self._case, "test", None) is self else None
+        return f"{case}-{secrets.token_hex(3)}" if case else super()._name()
 
     # A guest, and its move
 
@@ -226,9 +242,49 @@ class LiveTest(InterruptedTest):
             self.assertTrue(entry["verdict"], entry)
             self.assertTrue(entry["reason"], entry)
 
+    # Several at once
+
+    def together(self, cases, at_once):
+        """Runs cases beside each other; a failure of one doesn't end the others, and all are told."""
+        failures, lock = [], threading.Lock()
+
+        def run_case(case):
+            self._begin_case(case.__name__.removeprefix("case_")[:40])
+            begin = time.monotonic()
+            try:
+                case()
+                ended = "ok"
+            except Exception:  # told below
+                ended = "FAIL"
+                with lock:
+                    failures.append(f"{case.__name__}:\n{traceback.format_exc()}")
+            print(f"  {case.__name__} ... {ended}, {time.monotonic() - begin:.1f} s", file=sys.stderr, flush=True)
+
+        print(file=sys.stderr)
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(run_case, cases))
+        if failures:
+            self.fail(f"{len(failures)} of {len(cases)} cases failed\n" + "\n".join(failures))
+
     def limits_of(self, watch, own=None):
         """The limits that a move set, in order: the watch's, without the guest's own."""
         return [int(value) for value in watch.values if value != own and value is not None]
 
 
-__all__ = ["FOLLOW", "LiveTest", "MOVED", "PATIENT", "SLACK", "THROTTLE", "Watch", "told"]
+class Cases(LiveTest):
+    """A class of tests that wait for most of their time, and so are run beside each other: all its methods case_….
+
+    One of them alone: python3 -m unittest test_live_carries.Snapshots.case_there_before
+    """
+
+    limit = 420
+    at_once = 3
+
+    def __init_subclass__(cls, **arguments):
+        super().__init_subclass__(**arguments)
+        names = [name for name in dir(cls) if name.startswith("case_")]
+        if names:
+            cls.test_cases = lambda self: self.together([getattr(self, name) for name in names], self.at_once)
+
+
+__all__ = ["Cases", "FOLLOW", "LiveTest", "MOVED", "PATIENT", "SLACK", "THROTTLE", "Watch", "told"]

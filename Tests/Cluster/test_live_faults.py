@@ -1,9 +1,8 @@
 """Live moves on a cluster that fails meanwhile: the guest waits as it would without us, and nothing is lost."""
 
-import contextlib
 import os
+import shutil
 import stat
-import subprocess
 import tempfile
 import time
 
@@ -19,33 +18,58 @@ class OSDs(LiveTest):
 
     limit = 300
 
-    @contextlib.contextmanager
-    def away(self, osd=0):
-        """An OSD is away for that long, however long the block takes."""
-        begin = time.monotonic()
-        dev_cluster("osd-stop", str(osd), "--kill")
-        try:
-            yield
-            time.sleep(max(0, AWAY - (time.monotonic() - begin)))
-        finally:
-            dev_cluster("osd-start", str(osd))
+    def setUp(self):
+        super().setUp()
+        self.folder = tempfile.mkdtemp(prefix="outage-")
+        self.addCleanup(shutil.rmtree, self.folder)
+        # It is back in any case before the next test.
+        self.addCleanup(dev_cluster, "osd-start", "1")
+        self.away = os.path.join(self.folder, "away")
 
-    def test_in_the_bulk_and_while_following(self):
-        bulk_source, bulk_guest = self.guest(rate=2 * MIB, length=48 * MIB)
-        source, guest = self.guest(rate=4 * MIB, length=32 * MIB)
-        wait_source, wait_guest = self.guest(rate=4 * MIB, length=16 * MIB)
-        sources = bulk_source, source, wait_source
-        watches = bulk_watch, watch, wait_watch = [Watch(self, each) for each in sources]
-        bulk_target, target, wait_target = self.target(), self.target(), self.target()
+    def outage(self):
+        """A program that ends an OSD, and sees to it that it comes back."""
+        path, program = os.path.join(self.folder, "outage"), REPOSITORY / "Deploy/dev-cluster"
+        cluster = setting("GODWIT_CLUSTER_DIR")
+        with open(path, "w") as script:
+            script.write(
+                f"#!/bin/sh\nif [ -e '{self.away}' ]; then exit 0; fi\n"
+                f"'{program}' osd-stop 1 --kill --dir '{cluster}' >/dev/null 2>&1\n: > '{self.away}'\n"
+                f"(sleep {AWAY}; '{program}' osd-start 1 --dir '{cluster}') >/dev/null 2>&1 &\n")
+        os.chmod(path, stat.S_IRWXU)
+        return path
+
+    def finishes(self, moving, guest, source, target):
+        """A move that was caught by the outage in its hand-over: done, or the same command does it."""
+        result = moving.wait(120)
+        self.assertIn(result.rc, (0, 75), result)
+        if result.rc == 75:
+            self.assertIn(guest.calls[-1][0], ("thaw", "switch"), "whoever was frozen is let go")
+            if not target.exists:
+                self.assert_at_source(guest, source)
+            self.live(source, target, *PATIENT, freeze=guest)
+        self.assert_handed_over(guest, source, target)
+
+    def test_in_the_bulk_while_following_and_in_the_hand_over(self):
+        light = {"rate": 4 * MIB, "length": 16 * MIB}
+        (bulk_source, bulk_guest), (source, guest), (wait_source, wait_guest), (last_source, last_guest) = [
+            self.guest(**light) for _ in range(4)]
+        bulk_source.fill(16 * MIB, 32 * MIB, seed=1)
+        bulk_watch, watch, wait_watch = [Watch(self, each) for each in (bulk_source, source, wait_source)]
+        bulk_target, target, wait_target, last_target = [self.target() for _ in range(4)]
         following = self.begin(source, target, *FOLLOW, freeze=guest)
         waiting = self.begin(wait_source, wait_target, "--freeze", "wait", "--bandwidth", "10M")
-        self.when_following(following, watch, 3)
-        self.when_following(waiting, wait_watch, 3)
-        bulk = self.begin(bulk_source, bulk_target, *PATIENT, "--bandwidth", "8M", freeze=bulk_guest)
+        self.when_following(following, watch, 2)
+        self.when_following(waiting, wait_watch, 2)
+        bulk = self.begin(bulk_source, bulk_target, *PATIENT, "--bandwidth", "6M", freeze=bulk_guest)
         self.when_bulk(bulk, bulk_target, bulk_watch)
-        with self.away():
-            for moving in bulk, following, waiting:
-                self.until(lambda: "no answer" in moving.text(), "a word on what it waits for", 20, moving)
+        # It goes away when this guest is frozen.
+        last = self.begin(
+            last_source, last_target, *PATIENT, "--freeze-timeout", "60s",
+            freeze=last_guest.hook("--then", f"freeze={self.outage()}"))
+        self.until(lambda: os.path.exists(self.away), "the outage", 40, last)
+        for moving in bulk, following:
+            self.until(lambda: "no answer" in moving.text(), "a word on what it waits for", 20, moving)
+        dev_cluster("osd-start", "1")
         for each in bulk_guest, guest, wait_guest:
             self.assertTrue(each.is_writing(30), each.report())
         self.order("cutover", target.address)
@@ -57,50 +81,24 @@ class OSDs(LiveTest):
         self.assert_handed_over(bulk_guest, bulk_source, bulk_target)
         self.assert_same(wait_source, wait_target)
         wait_guest.assert_held(wait_target)
-        for each in watches:
+        for each in bulk_watch, watch, wait_watch:
             self.assertLessEqual(each.end().most, 2)
+        self.finishes(last, last_guest, last_source, last_target)
 
-    def outage_after(self, verb):
-        """A program for the hook to run after a verb: it ends an OSD, and sees to it that it comes back."""
-        script = tempfile.NamedTemporaryFile("w", prefix="then-", delete=False)
-        self.addCleanup(os.unlink, script.name)
-        program, folder = REPOSITORY / "Deploy/dev-cluster", setting("GODWIT_CLUSTER_DIR")
-        script.write(
-            f"#!/bin/sh\nif [ -e '{script.name}.done' ]; then exit 0; fi\n: > '{script.name}.done'\n"
-            f"'{program}' osd-stop 1 --kill --dir '{folder}' >/dev/null 2>&1\n"
-            f"(sleep {AWAY}; '{program}' osd-start 1 --dir '{folder}') >/dev/null 2>&1 &\n")
-        script.close()
-        os.chmod(script.name, stat.S_IRWXU)
-        self.addCleanup(subprocess.run, ["rm", "-f", script.name + ".done"], check=False)
-        # It is back in any case before the next test.
-        self.addCleanup(dev_cluster, "osd-start", "1")
-        return f"{verb}={script.name}"
-
-    def handed_over_in_an_outage(self, verb, *options):
-        source, guest = self.guest(rate=4 * MIB, length=32 * MIB)
-        target = self.target()
+    def test_in_the_freeze_and_in_the_switch(self):
+        """One guest can't flush within the limit that its hook has; the other is switched just then."""
+        source, guest = self.guest(rate=4 * MIB, length=16 * MIB)
+        other_source, other_guest = self.guest(rate=16 * MIB, length=16 * MIB)
+        target, other_target = self.target(), self.target()
+        other = self.begin(
+            other_source, other_target, *PATIENT, "--freeze-timeout", "12s",
+            freeze=other_guest.hook("--await", f"freeze={self.away}"))
+        self.until(lambda: other_guest.calls, "the freeze", 40, other)
         moving = self.begin(
-            source, target, *PATIENT, *options, freeze=guest.hook("--then", self.outage_after(verb)))
-        result = moving.wait(120)
-        dev_cluster("osd-start", "1")
-        self.assertIn(result.rc, (0, 75), result)
-        self.assertIn(guest.calls[-1][0], ("thaw", "switch"), "whoever was frozen is let go")
-        if result.rc == 75:
-            if not target.exists:
-                self.assert_at_source(guest, source)
-            result = self.live(source, target, *PATIENT, freeze=guest)
-        self.assert_handed_over(guest, source, target)
-
-    def test_in_the_hand_over(self):
-        """It goes away when the guest is frozen: either the move gives up in time and thaws it, or it waits."""
-        self.handed_over_in_an_outage("freeze", "--freeze-timeout", "60s")
-
-    def test_in_the_hand_over_with_a_time_limit(self):
-        """The hook itself takes longer than it may, as its guest can't flush."""
-        self.handed_over_in_an_outage("freeze", "--freeze-timeout", "1s")
-
-    def test_in_the_switch(self):
-        self.handed_over_in_an_outage("switch", "--freeze-timeout", "60s")
+            source, target, *PATIENT, "--freeze-timeout", "60s",
+            freeze=guest.hook("--then", f"switch={self.outage()}"))
+        self.finishes(other, other_guest, other_source, other_target)
+        self.finishes(moving, guest, source, target)
 
 
 class FullPool(LiveTest):
@@ -120,22 +118,3 @@ class FullPool(LiveTest):
         time.sleep(3)
         self.live(source, target, *PATIENT, "--bandwidth", "20M", freeze=guest)
         self.assert_handed_over(guest, source, target)
-
-
-class Guests(LiveTest):
-    """A guest that dies is a client that leaves, later."""
-
-    def test_it_is_killed_while_its_move_waits(self):
-        source, guest = self.guest(rate=8 * MIB, cache=True)
-        target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, "--freeze", "wait", "--bandwidth", "20M")
-        self.when_following(moving, watch, 3)
-        guest.kill()
-        result = moving.wait(90)
-        self.assertEqual(result.rc, 0, result)
-        guest.assert_held(target)
-        self.assert_same(source, target)
-        guest.start(target)
-        self.assertTrue(guest.is_writing(40))
-        guest.stop()
-        guest.assert_held(target)

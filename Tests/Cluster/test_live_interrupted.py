@@ -9,29 +9,29 @@ import time
 
 from faults import HOLDER, Moment, after
 from harness import KIB, MIB, run, start
-from live import FOLLOW, LiveTest, Watch
+from live import FOLLOW, Cases, Watch
 
+BUSY = {"rate": 36 * MIB, "block_size": 64 * KIB, "blocks": (1, 1), "depth": 8}
 # A throttled move of a few seconds.
 QUICKLY = ("--max-pause", "600ms", "--bandwidth", "48M")
 SLOWLY = ("--max-pause", "1s", "--bandwidth", "20M")
 
 
-class Kills(LiveTest):
+class Kills(Cases):
     """25 kills at moments over the whole of a move, its throttle and its hand-over included.
 
-    One guest writes all the time, and moves on and on: the target of one move is the source of the next.
+    Two guests write all the time, and move on and on: the target of one move is the source of the next.
     GODWIT_SEED=N repeats a run's choices.
     """
 
-    limit = 400
-    count = 25
+    at_once = 2
     # For all of it, in seconds: the guest must not stand still for long because somebody was killed.
     patience = 240
     # A client that was killed counts as there for 30 s.
     single = 60
 
-    def moments(self, chance):
-        times = [after(0.05 + chance.random() * 3) for _ in range(self.count - 9)]
+    def moments(self, chance, count):
+        times = [after(0.05 + chance.random() * 3) for _ in range(count - 9)]
         events = [
             lambda begun: Moment("throttled", lambda *_: begun["watch"].limit is not None, chance.random() * 0.3),
             lambda begun: Moment("round 2", lambda *_: begun["watch"].rounds >= 2, chance.random() * 0.1),
@@ -55,13 +55,19 @@ class Kills(LiveTest):
     def ended(begun, verb):
         return any(call["verb"] == verb and "status" in call for call in begun["guest"].log[begun["calls"]:])
 
-    def test_25_kills(self):
+    def case_13_kills(self):
+        self.kills(13, rate=0)
+
+    def case_12_kills_with_a_cache(self):
+        self.kills(12, rate=40 * MIB, cache=True)
+
+    def kills(self, count, **guest):
         seed = int(os.environ.get("GODWIT_SEED") or secrets.randbelow(1 << 32))
-        print(f"\n{self.id()}: to repeat: GODWIT_SEED={seed}", file=sys.stderr)
-        chance = random.Random(seed)
-        source, guest = self.guest(size=48 * MIB, rate=0, block_size=16 * KIB, blocks=(1, 4), depth=8)
-        moments, killed, begin = self.moments(chance), 0, time.monotonic()
-        while killed < self.count:
+        print(f"  {count} kills: to repeat: GODWIT_SEED={seed}", file=sys.stderr)
+        chance = random.Random(f"{seed} {count}")
+        source, guest = self.guest(size=48 * MIB, block_size=16 * KIB, blocks=(1, 4), depth=8, **guest)
+        moments, killed, begin = self.moments(chance, count), 0, time.monotonic()
+        while killed < count:
             source.set_metadata("conf_rbd_qos_write_bps_limit", "104857600")
             target = self.target(pool=chance.choice(("fast", "slow")))
             watch = Watch(self, source)
@@ -76,7 +82,7 @@ class Kills(LiveTest):
                 self.assertIn(result.rc, (0, -9), f"{story}, to be killed at {moment}: {result}")
                 story.append(str(moment) if result.rc else f"{moment}: over by then")
                 killed += 1
-                if result.rc == 0 or killed == self.count:
+                if result.rc == 0 or killed == count:
                     break
                 # A guest that is not frozen isn't held up by a move that is dead.
                 if guest.state == "writing":
@@ -90,7 +96,7 @@ class Kills(LiveTest):
                     self.assertEqual(result.rc, 0, f"{story}: {result}")
             story.append(f"finished in {time.monotonic() - began:.0f} s")
             watch.end()
-            with self.subTest(story):
+            try:
                 self.assertTrue(guest.is_writing(), guest.report())
                 self.assertEqual(guest.report()["address"], target.address)
                 self.assertEqual(guest.report()["errors"], {})
@@ -101,6 +107,8 @@ class Kills(LiveTest):
                 self.assertEqual(self.transients(target), [])
                 self.assertEqual([key for key in target.metadata if key.startswith("godwit")], [])
                 self.assertEqual(target.metadata.get("conf_rbd_qos_write_bps_limit"), "104857600")
+            except AssertionError as error:
+                raise AssertionError(f"{story}: {error}") from error
             print(f"  {killed} kills, {time.monotonic() - begin:.0f} s: {', '.join(story[1:])}", file=sys.stderr)
             source.remove()
             source = target
@@ -109,9 +117,13 @@ class Kills(LiveTest):
         guest.assert_held(source)
         self.assert_target(source, limit="104857600")
 
-    def test_killed_while_throttled_and_frozen(self):
+
+class KillsAtTheWorstMoments(Cases):
+    """Those at which a guest is slowed down or stands still."""
+
+    def case_killed_while_throttled_and_frozen(self):
         """The moments at which a guest is at its worst: the throttle stays until the next run, which lifts it."""
-        source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
+        source, guest = self.guest(**BUSY)
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, *SLOWLY, freeze=guest)
         self.until(lambda: watch.limit is not None, "the throttle", 40, moving)
@@ -132,9 +144,9 @@ class Kills(LiveTest):
         self.live(source, target, *SLOWLY, freeze=guest)
         self.assert_handed_over(guest, source, target)
 
-    def test_killed_and_given_up(self):
+    def case_killed_and_given_up(self):
         """'godwit abort' lifts the throttle, too, and removes all that the move left."""
-        source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
+        source, guest = self.guest(**BUSY)
         source.set_metadata("conf_rbd_qos_write_bps_limit", "88888888")
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, *SLOWLY, freeze=guest)
@@ -148,7 +160,7 @@ class Kills(LiveTest):
         self.assertFalse(target.unfinished.exists or target.exists)
 
 
-class CtrlC(LiveTest):
+class CtrlC(Cases):
     """75 within seconds, no throttle, the guest writing where it was; and the same command goes on."""
 
     def interrupted(self, source, guest, target, moving, limit=20):
@@ -161,8 +173,8 @@ class CtrlC(LiveTest):
         self.assertLessEqual(len(self.transients(source)), 2)
         return result
 
-    def test_in_each_phase(self):
-        source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
+    def case_in_each_phase(self):
+        source, guest = self.guest(**BUSY)
         target, watch = self.target(), Watch(self, source)
         options = ("--max-pause", "400ms", "--bandwidth", "20M")
         # Before anything, in the bulk, following, throttled.
@@ -183,9 +195,9 @@ class CtrlC(LiveTest):
         self.live(source, target, *SLOWLY, freeze=guest)
         self.assert_handed_over(guest, source, target)
 
-    def test_in_the_last_round(self):
+    def case_in_the_last_round(self):
         """The guest stands still, and the last of it is sent; too late or not, it goes on in the end."""
-        source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
+        source, guest = self.guest(**BUSY)
         target = self.target()
         moving = self.begin(source, target, "--max-pause", "5s", "--bandwidth", "8M", freeze=guest)
         self.until(lambda: ("freeze", 0) in guest.calls, "the freeze", 60, moving)
@@ -198,7 +210,7 @@ class CtrlC(LiveTest):
             self.live(source, target, *SLOWLY, freeze=guest)
         self.assert_handed_over(guest, source, target)
 
-    def test_in_the_switch(self):
+    def case_in_the_switch(self):
         """It is committed: there is no way back, only forward, now or with the same command."""
         source, guest = self.guest(rate=4 * MIB)
         target = self.target()
@@ -212,7 +224,7 @@ class CtrlC(LiveTest):
         self.assertNotIn("thaw", [verb for verb, _ in guest.calls])
         self.assert_handed_over(guest, source, target)
 
-    def test_while_it_waits(self):
+    def case_while_it_waits(self):
         source, guest = self.guest(rate=6 * MIB)
         target, watch = self.target(), Watch(self, source)
         for _ in range(3):
@@ -225,8 +237,8 @@ class CtrlC(LiveTest):
         self.assert_same(source, target)
         self.assert_source_left(source)
 
-    def test_at_any_moment(self):
-        source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1), depth=8)
+    def case_at_any_moment(self):
+        source, guest = self.guest(**BUSY)
         chance = random.Random(7)
         target = self.target()
         for part in range(6):
@@ -244,8 +256,8 @@ class CtrlC(LiveTest):
         self.assert_handed_over(guest, source, target)
 
 
-class Rivals(LiveTest):
-    def test_two_moves_of_one_source(self):
+class Rivals(Cases):
+    def case_two_moves_of_one_source(self):
         source, guest = self.guest(rate=6 * MIB)
         target, other, watch = self.target(), self.target(), Watch(self, source)
         moving = self.begin(source, target, *FOLLOW, freeze=guest)
@@ -263,7 +275,7 @@ class Rivals(LiveTest):
         self.assertEqual(result.rc, 0, result)
         self.assert_handed_over(guest, source, target)
 
-    def test_the_same_command_twice(self):
+    def case_the_same_command_twice(self):
         source, guest = self.guest(rate=6 * MIB)
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, *FOLLOW, freeze=guest)
@@ -277,7 +289,7 @@ class Rivals(LiveTest):
         self.assertEqual(result.rc, 0, result)
         self.assert_handed_over(guest, source, target)
 
-    def test_a_target_that_is_begun_without_live_is_gone_on_with(self):
+    def case_a_target_that_is_begun_without_live_is_gone_on_with(self):
         """Or refused with a reason; in any case nothing is lost and nothing is left."""
         source, guest = self.guest(rate=4 * MIB)
         target = self.target()

@@ -3,14 +3,14 @@
 import time
 
 from harness import KIB, MIB
-from live import FOLLOW, PATIENT, LiveTest, Watch
+from live import FOLLOW, PATIENT, Cases, Watch
 
 # Where such a guest has to be slowed down.
 SLOWED = ("--bandwidth", "20M", "--max-pause", "500ms")
 FAST = {"rate": 0, "block_size": 64 * KIB, "blocks": (1, 1), "depth": 8}
 
 
-class Orders(LiveTest):
+class Orders(Cases):
     def following(self, *options, rounds=3, **guest):
         """A move that follows its guest until it is told to hand over."""
         source, guest = self.guest(**{"rate": 6 * MIB, **guest})
@@ -25,7 +25,7 @@ class Orders(LiveTest):
         self.assert_handed_over(guest, source, target)
         return result.json
 
-    def test_status(self):
+    def case_status(self):
         source, guest, target, watch, moving = self.following()
         for words in ("status",), ("status", target.address):
             said = self.order(*words).stdout
@@ -39,7 +39,7 @@ class Orders(LiveTest):
         result = self.order("status", rc=None)
         self.assertNotIn(target.address, result.stdout)
 
-    def test_status_as_json(self):
+    def case_status_as_json(self):
         source, guest, target, watch, moving = self.following()
         [status] = self.order("status", "--json").json
         self.assertEqual((status["source"], status["target"]), (source.address, target.address))
@@ -51,12 +51,12 @@ class Orders(LiveTest):
             self.assertEqual(mine["sentBytes"], theirs["sentBytes"])
         self.assertEqual(self.order("status", "--json", rc=66).json, [])
 
-    def test_nobody_runs(self):
+    def case_nobody_runs(self):
         for word in "status", "pause", "resume", "cutover", "cancel":
             result = self.order(word, rc=None)
             self.assertEqual(result.rc, 66, result)
 
-    def test_two_moves_need_a_name(self):
+    def case_two_moves_need_a_name(self):
         moves = [self.following(rounds=2, length=16 * MIB), self.following(rounds=2, length=16 * MIB)]
         result = self.order("cutover", rc=None)
         self.assertEqual(result.rc, 64, result)
@@ -67,7 +67,7 @@ class Orders(LiveTest):
             self.order("cutover", target.address)
             self.finishes(moving, guest, source, target)
 
-    def test_pause_and_resume(self):
+    def case_pause_and_resume(self):
         """Paused, it begins no round, and holds nobody up."""
         source, guest, target, watch, moving = self.following(*SLOWED, rounds=2, **FAST)
         self.until(lambda: watch.limit is not None, "the throttle", 40, moving)
@@ -87,7 +87,7 @@ class Orders(LiveTest):
         self.order("resume", target.address)
         self.finishes(moving, guest, source, target)
 
-    def test_paused_in_the_bulk(self):
+    def case_paused_in_the_bulk(self):
         source, guest = self.guest(rate=MIB)
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, *PATIENT, "--bandwidth", "16M", freeze=guest)
@@ -102,7 +102,7 @@ class Orders(LiveTest):
         self.order("resume")
         self.finishes(moving, guest, source, target)
 
-    def test_interrupted_while_paused(self):
+    def case_interrupted_while_paused(self):
         source, guest, target, watch, moving = self.following()
         self.order("pause")
         self.interrupt(moving)
@@ -110,7 +110,7 @@ class Orders(LiveTest):
         self.live(source, target, *PATIENT, freeze=guest)
         self.assert_handed_over(guest, source, target)
 
-    def test_throttle(self):
+    def case_throttle(self):
         source, guest, target, watch, moving = self.following(*SLOWED, "--throttle", "off", rounds=2, **FAST)
         time.sleep(2)
         self.assertEqual(watch.values, [None])
@@ -129,7 +129,7 @@ class Orders(LiveTest):
         self.order("cutover", target.address)
         self.finishes(moving, guest, source, target)
 
-    def test_bandwidth(self):
+    def case_bandwidth(self):
         source, guest = self.guest(rate=MIB)
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, *PATIENT, "--bandwidth", "2M", freeze=guest)
@@ -141,7 +141,7 @@ class Orders(LiveTest):
         self.finishes(moving, guest, source, target)
         self.assertLess(time.monotonic() - begin, 15, "64 MiB at 2 MiB/s take 32 s")
 
-    def test_cancel(self):
+    def case_cancel(self):
         """Nothing of the move is left on the source, and its guest goes on."""
         for options in (), SLOWED:
             source, guest, target, watch, moving = self.following(*options, **(FAST if options else {}))
@@ -159,14 +159,14 @@ class Orders(LiveTest):
             else:
                 self.assert_source_left(source, moved=False)
 
-    def test_cutover_that_is_asked_for_twice(self):
+    def case_cutover_that_is_asked_for_twice(self):
         source, guest, target, watch, moving = self.following()
         self.order("cutover", target.address)
         self.order("cutover", target.address, rc=None)
         self.finishes(moving, guest, source, target)
         self.assertEqual([verb for verb, _ in guest.calls], ["freeze", "switch"])
 
-    def test_cutover_by_order_although_it_would_take_long(self):
+    def case_cutover_by_order_although_it_would_take_long(self):
         """The operator's word is above --max-pause, and what it costs is in the report."""
         source, guest, target, watch, moving = self.following(
             "--bandwidth", "16M", "--throttle", "off", rounds=2, **FAST)
