@@ -118,7 +118,7 @@ struct QMPConnectionTests {
         #expect(silent.reason == "no greeting came in time")
         #expect(silent.advice?.contains("one client at a time") == true)
         let stalled = try await failure(
-            FakeQMP.Script { command, _ in command == "query-status" ? [] : [Self.ok] }, limit: .seconds(5))
+            FakeQMP.Script { command, _ in command == "query-status" ? [] : [Self.ok] }, limit: .seconds(15))
         #expect(stalled.reason == "no answer came in time")
         #expect(stalled.operation == "query-status")
         #expect(ContinuousClock.now - begin < .seconds(60))
@@ -137,7 +137,7 @@ struct QMPConnectionTests {
         try await server.close()
         for (path, kind) in [("/nonexistent/qmp", VolumeError.Kind.missing), (path, .missing), ("/", .unreachable)] {
             let error = await #expect(throws: VolumeError.self) {
-                try await QMPConnection.open(path: path, limit: .seconds(5))
+                try await QMPConnection.open(path: path, limit: .seconds(15))
             }
             #expect(error?.operation == "connect")
             if path != "/" { #expect(error?.kind == kind) }

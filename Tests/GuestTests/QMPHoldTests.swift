@@ -73,7 +73,7 @@ struct QMPHoldTests {
     @Test func `a QEMU that stalls is given up in time, and named`() async throws {
         let log = Log()
         try await with(Self.script("running", log: log, hangs: "stop")) { server in
-            let hold = try hold(server, limit: .seconds(5))
+            let hold = try hold(server, limit: .seconds(15))
             let begin = ContinuousClock.now
             let error = await #expect(throws: VolumeError.self) { try await hold.freeze() }
             #expect(error?.kind == .unreachable)
