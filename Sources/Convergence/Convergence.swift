@@ -253,9 +253,17 @@ private struct DrainRate {
     /// Until it is known.
     private static let guess = Double(100 << 20)
     private var samples: [(bytes: Double, seconds: Double)] = []
+    /// Whether a round moved so many that it tells.
+    private var hasEnough = false
 
     mutating func add(_ bytes: ByteCount, in time: Duration) {
-        guard bytes >= Self.enough || samples.isEmpty, bytes > .zero, time > .zero else { return }
+        guard bytes > .zero, time > .zero else { return }
+        if bytes >= Self.enough, !hasEnough {
+            samples = []
+            hasEnough = true
+        }
+        // Until there are more, few tell better than none, or than those that were first.
+        guard bytes >= Self.enough || !hasEnough else { return }
         samples.append((Double(bytes.bytes), time.seconds))
         if samples.count > Self.window { samples.removeFirst() }
     }

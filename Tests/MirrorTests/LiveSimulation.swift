@@ -181,7 +181,7 @@ extension LiveSimulation.Setting {
         ways.rate = roughly(5e3, 4e6)
         ways.largestWrite = [4096, 16_384, 65_536].randomElement(using: &random) ?? 4096
         ways.resizes = Bool.random(using: &random)
-        ways.ownersPause = .seconds(roughly(0.3, 30))
+        ways.ownersPause = .seconds(roughly(0.5, 30))
         ways.sector = Int.random(in: 0..<8, using: &random) == 0 ? 4096 : 512
         ways.share = Bool.random(using: &random) ? 1 : 0.2
         waits = Int.random(in: 0..<5, using: &random) == 0
