@@ -121,6 +121,9 @@ package struct Convergence: Sendable {
                 verdict: verdict, reason: reason, drainRate: ByteRate(figures.drain),
                 dirtyRate: ByteRate(figures.dirty), predictedPause: predicted)
         }
+        if !drain.isKnown, seen.dirtied > .zero, rounds < settings.maxRounds {
+            return decision(.goOn, "how fast it goes isn't known before this round")
+        }
         if predicted <= settings.maxPause {
             return decision(.handOver, "\(predicted.text) fits \(settings.maxPause.text)")
         }
@@ -255,6 +258,8 @@ private struct DrainRate {
     private var samples: [(bytes: Double, seconds: Double)] = []
     /// Whether a round moved so many that it tells.
     private var hasEnough = false
+
+    var isKnown: Bool { !samples.isEmpty }
 
     mutating func add(_ bytes: ByteCount, in time: Duration) {
         guard bytes > .zero, time > .zero else { return }
