@@ -84,7 +84,8 @@ final class LiveFate: Sendable {
             var mixed = SplitMix64(seed: state.trace)
             state.trace = name.utf8.reduce(mixed.next()) { $0 &* 31 &+ UInt64($1) }
             state.trace ^= UInt64(bitPattern: now.components.attoseconds) &+ (extent?.offset.bytes ?? 0)
-            if keepsLog, state.log.count < Self.longestLog {
+            if keepsLog {
+                if state.log.count >= 2 * Self.longestLog { state.log.removeFirst(Self.longestLog) }
                 state.log.append("\(state.count) \(now.seconds) \(name) \(extent.map { "\($0)" } ?? "")")
             }
             return (strike(name, &state), costs(operation, extent, &state.random))

@@ -59,6 +59,7 @@ final class LiveGuest: Sendable {
         /// Administrators don't do that all the time.
         var nextResize = Duration.zero
         var nextOwner = Duration.zero
+        var isResting = false
         var frozenSince: Duration?
         var pauses: [Pause] = []
         /// What must not have come about.
@@ -170,7 +171,7 @@ final class LiveGuest: Sendable {
         state.nextOwner =
             now + .seconds(ways.ownersPause.seconds * Double.random(in: 0.1...2, using: &state.random))
         // Between the move's last look and the switch nobody could tell.
-        guard !state.isClosing else { return }
+        guard !state.isClosing, !state.isResting else { return }
         // Who has left the source finds the volume at the target, as soon as it is there.
         guard state.spot != .away || !site.target.names.contains("finished") else { return }
         let place = state.spot == .target ? site.target : site.source
@@ -294,6 +295,9 @@ final class LiveGuest: Sendable {
             state.spot = .target
         }
     }
+
+    /// Its owner leaves it alone from now on.
+    func rest() { state.withLock { $0.isResting = true } }
 
     /// Whether the move has looked for the last time.
     func close(_ isClosing: Bool) { state.withLock { $0.isClosing = isClosing } }

@@ -29,11 +29,14 @@ final class LiveOperator: Sendable {
     let controls: MoveControls
     let stop = StopRequest()
     private let guest: LiveGuest
+    /// Whether the guest goes by itself.
+    private let leaves: Bool
     private let state: Mutex<State>
 
     init(_ guest: LiveGuest, _ start: Duration, count: Int, leaves: Bool, _ random: inout SplitMix64) {
         controls = MoveControls()
         self.guest = guest
+        self.leaves = leaves
         func moment(_ latest: Double) -> Duration { start + .seconds(Double.random(in: 0...latest, using: &random)) }
         func rate() -> ByteRate { ByteRate(bytesPerSecond: .random(in: 20_000...2_000_000, using: &random)) }
         var orders: [(at: Duration, order: Order)] = [
@@ -82,7 +85,8 @@ final class LiveOperator: Sendable {
         switch order {
         case .pause: controls.isPaused = true
         case .resume: controls.isPaused = false
-        case .cutover: if !controls.isPaused { controls.isCutoverAsked = true }
+        // Who waits until the clients have left can't be asked to.
+        case .cutover: if !controls.isPaused && !leaves { controls.isCutoverAsked = true }
         case .cancel:
             controls.isCancelled = true
             controls.isPaused = false
@@ -96,7 +100,8 @@ final class LiveOperator: Sendable {
             controls.isPaused = false
             controls.throttle = .auto
             controls.bandwidth = nil
-            controls.isCutoverAsked = true
+            guest.rest()
+            if leaves { guest.leave() } else { controls.isCutoverAsked = true }
         case .giveUp: stop.ask()
         }
     }

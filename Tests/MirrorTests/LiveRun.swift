@@ -52,7 +52,7 @@ extension LiveSimulation {
         return watcher.controls.isCancelled ? .cancelled : .interrupted
     }
 
-    private func attempt(_ fate: LiveFate, _ watcher: LiveOperator, _ hold: LiveHold) async -> MoveError? {
+    func attempt(_ fate: LiveFate, _ watcher: LiveOperator, _ hold: LiveHold) async -> MoveError? {
         var options = setting.options
         var live = setting.live
         if !setting.waits { live.hold = fault.map { FaultyLiveHold(hold, $0, guest, time) } ?? hold as any WriterHold }

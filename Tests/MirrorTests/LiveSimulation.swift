@@ -107,6 +107,7 @@ final class LiveSimulation: Sendable {
             }
             guest.close(false)
             time.spend(.seconds(draw { Double.random(in: 0...3, using: &$0) }))
+            if oneIn(12), let what = await tear() { return what }
             if oneIn(10), let what = await giveUp() { return what }
             if setting.waits, oneIn(2), site.target.names.first != "finished" { guest.comeBack() }
         }
@@ -149,6 +150,31 @@ final class LiveSimulation: Sendable {
         }
     }
 
+    // MARK: Torn records
+
+    /// A record that was torn is refused, and nothing is changed; as it was, the move goes on.
+    private func tear() async -> String? {
+        guard let record = site.target.record, !record.isEmpty else { return nil }
+        let torn = draw { String(record.prefix(Int.random(in: 1..<record.count, using: &$0))) }
+        site.target.record = torn
+        defer { site.target.record = record }
+        func look() -> [String] {
+            [site.target.names, site.transients, site.source.marks, ["\(guest.spot) \(guest.isFrozen)"]].flatMap(\.self)
+        }
+        let before = look()
+        let fate = LiveFate(time, guest, setting.speed, nil, seed: 0)
+        let hold = LiveHold(
+            time, guest, fate, clients: setting.clients, latency: setting.holdLatency, slip: nil)
+        let watcher = draw { LiveOperator(guest, time.now, count: 0, leaves: false, &$0) }
+        guard let failure = await attempt(fate, watcher, hold) else { return "a torn record was gone on from: \(torn)" }
+        // What can't be described any more isn't looked at further.
+        guard failure.kind == .noTarget || failure.kind == .noSource else {
+            return "a torn record is refused as \(failure.kind): \(failure.lines)"
+        }
+        if site.target.record != torn || look() != before { return "a torn record was refused, and something changed" }
+        return guest.violations.first
+    }
+
     // MARK: Giving up
 
     /// As 'godwit abort' does.
@@ -181,7 +207,7 @@ extension LiveSimulation.Setting {
         ways.rate = roughly(5e3, 4e6)
         ways.largestWrite = [4096, 16_384, 65_536].randomElement(using: &random) ?? 4096
         ways.resizes = Bool.random(using: &random)
-        ways.ownersPause = .seconds(roughly(0.3, 30))
+        ways.ownersPause = .seconds(roughly(0.5, 30))
         ways.sector = Int.random(in: 0..<8, using: &random) == 0 ? 4096 : 512
         ways.share = Bool.random(using: &random) ? 1 : 0.2
         waits = Int.random(in: 0..<5, using: &random) == 0
