@@ -25,7 +25,7 @@ TRANSIENT = re.compile(rb"godwit\.[0-9a-f]{16}")
 # What a test that isn't about the pause allows it to be.
 PATIENT = ("--max-pause", "2s")
 # A move that follows a guest of 4 to 10 MiB/s, with a round every two or three seconds, until it is told to hand over.
-FOLLOW = ("--cutover", "manual", "--max-pause", "400ms", "--bandwidth", "20M")
+FOLLOW = ("--cutover", "manual", "--max-pause", "300ms", "--bandwidth", "40M")
 # By how much a machine that does other things as well may miss a promise: seconds.
 SLACK = 0.5
 
@@ -278,7 +278,7 @@ class Cases(LiveTest):
     """
 
     limit = 420
-    at_once = 3
+    at_once = 4
 
     def __init_subclass__(cls, **arguments):
         super().__init_subclass__(**arguments)

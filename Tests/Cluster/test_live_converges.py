@@ -30,7 +30,7 @@ class UnderTheDrainRate(LiveTest):
     def test_hardly_any_writes(self):
         """The pause of a small remainder is within what is promised when nothing is said."""
         for cache in False, True:
-            source, guest = self.guest(rate=64 * KIB, length=16 * MIB, cache=cache)
+            source, guest = self.guest(rate=64 * KIB, blocks=(1, 1), length=16 * MIB, cache=cache)
             target = self.target()
             report = self.live(source, target, freeze=guest)
             self.assert_pause(report, self.assert_handed_over(guest, source, target), 0.3)

@@ -1,6 +1,7 @@
 """Live moves on a cluster that fails meanwhile: the guest waits as it would without us, and nothing is lost."""
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -102,19 +103,27 @@ class OSDs(LiveTest):
 
 
 class FullPool(LiveTest):
+    def quota(self, limit):
+        """Limits the bytes in the pool slow; 0 for no limit."""
+        cluster().tool("ceph", "osd", "pool", "set-quota", "slow", "max_bytes", str(limit))
+        # The monitor finds the pool full, or not full any more, by the next statistics.
+        flags = lambda: re.search(
+            r"(?m)^pool [0-9]+ 'slow' .*$", cluster().tool("ceph", "osd", "pool", "ls", "detail").stdout)[0]
+        self.until(lambda: ("full_quota" in flags()) == (limit > 0), f"a quota of {limit} to take effect")
+        time.sleep(0.5)
+
     def test_the_target_has_no_room(self):
         """The move ends, the guest isn't throttled any more, and goes on."""
         source, guest = self.guest(rate=0, block_size=64 * KIB, blocks=(1, 1))
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, *PATIENT, "--bandwidth", "16M", freeze=guest)
         self.when_bulk(moving, target, watch)
-        self.addCleanup(cluster().tool, "ceph", "osd", "pool", "set-quota", "slow", "max_bytes", "0")
-        cluster().tool("ceph", "osd", "pool", "set-quota", "slow", "max_bytes", "1")
+        self.addCleanup(self.quota, 0)
+        self.quota(1)
         result = moving.wait(60)
         self.assertEqual(result.rc, 75, result)
         self.assertRegex(result.stderr, "quota|room|full")
         self.assert_at_source(guest, source)
-        cluster().tool("ceph", "osd", "pool", "set-quota", "slow", "max_bytes", "0")
-        time.sleep(3)
+        self.quota(0)
         self.live(source, target, *PATIENT, "--bandwidth", "20M", freeze=guest)
         self.assert_handed_over(guest, source, target)

@@ -101,12 +101,17 @@ class Hooks(HandOverTest):
         self.assert_handed_over(guest, source, target)
 
     def case_switch_fails(self):
+        self.switch_fails(("--fail", "switch"), ("--kill", "switch"), ("--fail-after", "switch"))
+
+    def case_switch_hangs(self):
+        self.switch_fails(("--hang-before", "switch"), ("--hang", "switch"))
+
+    def switch_fails(self, *hooks):
         """The guest is at the source, or at the target, or stands still: where it is, there is the truth.
 
         Nothing that it was told is done gets lost, and the same command goes on.
         """
-        for hook in (("--fail", "switch"), ("--kill", "switch"), ("--hang-before", "switch"), ("--hang", "switch"),
-                     ("--fail-after", "switch")):
+        for hook in hooks:
             source, guest = self.guest(**BUSY)
             target = self.target()
             result = self.begin(source, target, *QUICK, freeze=guest.hook(*hook)).wait(60)
