@@ -32,11 +32,13 @@ final class Pacing: Sendable {
             progress.notice("paused: 'godwit resume' goes on")
             await time.sleep(.milliseconds(50))
         }
+        let rate = controls.bandwidth
         let (counted, wait) = begin(piece)
         guard wait > .zero else { return counted }
         if wait > .seconds(5) { progress.notice("held back by the bandwidth") }
         let end = time.now() + wait
-        while !stop.isAsked, time.now() < end {
+        // What was to wait under one rate doesn't wait under another.
+        while !stop.isAsked, time.now() < end, controls.bandwidth == rate {
             await time.sleep(min(.milliseconds(100), end - time.now()))
         }
         return counted

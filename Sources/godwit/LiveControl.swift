@@ -70,6 +70,9 @@ struct LiveControl: MoveControl {
         guard !controls.isPaused else {
             return .refused("the move is paused: 'godwit resume' first, then 'godwit cutover'")
         }
+        guard status.current.phase != .copying else {
+            return .refused("not all of it was copied once yet: 'godwit status' tells how far it is")
+        }
         guard options.hold != nil else {
             return .refused(
                 "with --freeze wait it hands over as soon as no client has the source open: stop the client")

@@ -572,9 +572,9 @@ class AnotherHost(InterruptedTest):
 
 
 class SourceChangedBetweenRuns(InterruptedTest):
-    """It comes out right, or is refused with a word for it: never wrong bytes."""
+    """Whatever was done to it, it comes out right."""
 
-    def changed(self, change, kept=2, rc=0, says=""):
+    def changed(self, change, kept=2):
         """Kills a move once so many snapshots are kept, changes its source, and gives the command again."""
         for bandwidth in "8M", "2M", "512K":
             source, target = self.history(size=32 * MIB, pieces=4, length=MIB), self.target()
@@ -586,14 +586,8 @@ class SourceChangedBetweenRuns(InterruptedTest):
         change(source)
         states = self.states(source)
         result = run("migrate", source.address, target.address, timeout=60)
-        self.assertEqual(result.rc, rc, result)
-        if rc == 0:
-            return self.assert_right(source, target, states)
-        self.assertRegex(result.stderr, says)
-        self.assertIn(f"godwit abort {target.address}", result.stderr)
-        self.abort(target)
-        self.assert_clean(source)
-        self.assert_same(source, source, states)
+        self.assertEqual(result.rc, 0, result)
+        self.assert_right(source, target, states)
 
     def write(self, source, seed=9):
         with source:
@@ -617,15 +611,14 @@ class SourceChangedBetweenRuns(InterruptedTest):
         self.changed(change)
 
     def test_a_snapshot_fewer(self):
-        refused = r"snapshot .* (removed|no more)|no more at"
-        for kept, name, rc in ((1, "three", 0), (3, "one", 73), (1, "two", 73)):
+        for kept, name in ((1, "three"), (3, "one"), (1, "two"), (3, "three")):
             with self.subTest(kept=kept, removed=name):
                 def change(source):
                     if name == "two":
                         with source.writable() as image:
                             image.unprotect_snap(name)
                     source.remove_snap(name)
-                self.changed(change, kept, rc, refused)
+                self.changed(change, kept)
 
     def test_another_snapshot_of_the_same_name(self):
         """Of what is kept already, or of what is under way."""
@@ -635,13 +628,13 @@ class SourceChangedBetweenRuns(InterruptedTest):
                     source.remove_snap(name)
                     self.write(source)
                     source.snap(name)
-                self.changed(change, kept, 73, "removed|no more")
+                self.changed(change, kept)
 
     def test_the_same_name_and_nothing_written(self):
         def change(source):
             source.remove_snap("one")
             source.snap("one")
-        self.changed(change, kept=3, rc=73, says="removed|no more")
+        self.changed(change, kept=3)
 
     def test_a_snapshot_that_was_to_come_made_anew(self):
         def change(source):
@@ -654,7 +647,7 @@ class SourceChangedBetweenRuns(InterruptedTest):
         def change(source):
             with source.writable() as image:
                 image.rename_snap("one", "eins")
-        self.changed(change, kept=2, rc=73, says="one")
+        self.changed(change, kept=2)
 
     def test_rolled_back(self):
         self.changed(lambda source: source.rollback("one"))
@@ -674,7 +667,7 @@ class SourceChangedBetweenRuns(InterruptedTest):
             for name in self.transients(source):
                 source.remove_snap(name)
         self.changed(change, kept=1)
-        self.changed(change, kept=3, rc=73, says="no more")
+        self.changed(change, kept=3)
 
     def test_renamed(self):
         """It is the same image still: its new name goes on."""
@@ -690,23 +683,15 @@ class SourceChangedBetweenRuns(InterruptedTest):
 class SourceChangedMeanwhile(InterruptedTest):
     """While a run is at it."""
 
-    def meanwhile(self, change, rc=0, says=""):
+    def meanwhile(self, change):
         source, target = self.history(size=32 * MIB, pieces=4, length=MIB), self.target()
         moving = self.begin(source, target, "--bandwidth", "4M")
         when_kept(1, later=0.1).await_(moving, source, target)
         change(source)
         self.assertFalse(moving.has_ended)
         result = moving.wait(60)
-        self.assertEqual(result.rc, rc, result)
-        states = self.states(source)
-        if rc == 0:
-            return self.assert_right(source, target, states)
-        self.assertRegex(result.stderr, says)
-        if rc == 75:
-            self.go_on(source, target)
-            return self.assert_right(source, target, states)
-        self.abort(target)
-        self.assert_clean(source)
+        self.assertEqual(result.rc, 0, result)
+        self.assert_right(source, target, self.states(source))
 
     def write(self, source):
         with source:
@@ -734,14 +719,14 @@ class SourceChangedMeanwhile(InterruptedTest):
         self.meanwhile(lambda source: source.resize(64 * MIB))
 
     def test_a_snapshot_removed(self):
-        self.meanwhile(lambda source: source.remove_snap("three"), rc=73, says="three")
+        self.meanwhile(lambda source: source.remove_snap("three"))
 
     def test_the_snapshot_under_way_removed(self):
         def change(source):
             with source.writable() as image:
                 image.unprotect_snap("two")
             source.remove_snap("two")
-        self.meanwhile(change, rc=73, says="two|no more")
+        self.meanwhile(change)
 
     def test_a_writer_that_stays(self):
         source, target = self.history(), self.target()
