@@ -4,7 +4,11 @@ struct MemoryContents {
     let extentUnit: ByteCount
     var finished: MemoryBody?
     var unfinished: MemoryBody?
+    /// What a live move has left of a volume that got another name, or went to the trash.
+    var retired: MemoryBody?
     var record: String?
+    /// Who says that it moves the finished volume.
+    var movers: [MemoryMover] = []
     /// Who owns the unfinished target.
     var owner: UInt64?
     /// The last owner went without closing.
@@ -37,6 +41,14 @@ struct MemoryContents {
     var present: MemoryBody? { finished ?? unfinished }
 }
 
+/// A move that has said at its source that it is at it.
+struct MemoryMover {
+    let target: String
+    let holder: UInt64
+    let isLive: Bool
+    var isAlive = true
+}
+
 /// A volume with its history.
 struct MemoryBody {
     struct Kept {
@@ -50,6 +62,8 @@ struct MemoryBody {
     var kept: [Kept] = []
     var layout: Layout?
     var metadata: Metadata = [:]
+    /// Who has it open for writing.
+    var writers: [Writer] = []
     /// Counts whatever changed the head.
     var writes: UInt64 = 0
     private var lastSnapshot: UInt64 = 0

@@ -18,6 +18,9 @@ extension MemoryVolume {
 
         func release(_ holder: UInt64, hasDied: Bool) {
             contents.withLock { contents in
+                for index in contents.movers.indices where hasDied && contents.movers[index].holder == holder {
+                    contents.movers[index].isAlive = false
+                }
                 guard contents.owner == holder else { return }
                 contents.owner = nil
                 contents.ownerHasDied = hasDied
@@ -48,7 +51,7 @@ extension MemoryVolume {
             }
         }
 
-        private func change<Value: Sendable>(_ change: (inout MemoryBody) -> sending Value) -> Value {
+        func change<Value: Sendable>(_ change: (inout MemoryBody) -> sending Value) -> Value {
             contents.withLock { contents in
                 guard var body = contents.finished.take() else { preconditionFailure("no volume is there") }
                 let value = change(&body)
@@ -83,7 +86,9 @@ extension MemoryVolume {
         package func removeSnapshot(_ name: String) { change { $0.kept.removeAll { $0.snapshot.isNamed(name) } } }
 
         /// All that are held, those that `freeze` made among them, oldest first.
-        package var snapshots: [Snapshot] { contents.withLock { $0.present?.kept.map(\.snapshot) ?? [] } }
+        package var snapshots: [Snapshot] {
+            contents.withLock { ($0.present ?? $0.retired)?.kept.map(\.snapshot) ?? [] }
+        }
 
         /// What is in the volume that is there, finished or not.
         package func bytes(of revision: Revision = .head) -> [UInt8] {

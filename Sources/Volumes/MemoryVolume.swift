@@ -14,7 +14,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
     package let address: String
     package let place: Place
     private let fault: Fault
-    private let holder: UInt64
+    let holder: UInt64
     private let first = Mutex<(identity: UInt64, writes: UInt64)?>(nil)
 
     package init(
@@ -30,7 +30,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
     deinit { place.release(holder, hasDied: true) }
 
     /// Looks at what is there, or changes it, in one step.
-    private func with<Value: Sendable>(
+    func with<Value: Sendable>(
         _ operation: String, _ extent: Extent? = nil, changes: Bool = true,
         _ body: (inout MemoryContents) throws(VolumeError) -> sending Value
     ) throws(VolumeError) -> Value {
@@ -40,7 +40,7 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         return value
     }
 
-    private func missing(_ operation: String) -> VolumeError {
+    func missing(_ operation: String) -> VolumeError {
         VolumeError(.missing, operation, on: address, reason: "nothing is there")
     }
 
@@ -50,11 +50,13 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         try with("describe", changes: false) { contents throws(VolumeError) in
             guard let body = contents.present else { throw self.missing("describe") }
             self.see(body)
-            return VolumeDescription(
+            var description = VolumeDescription(
                 identity: "\(self.address):\(body.identity)" + (contents.holdsSnapshots ? "" : ":\(body.writes)"),
                 size: body.head.size,
                 snapshots: body.kept.map(\.snapshot).filter { !$0.isTransient }, layout: body.layout,
-                metadata: body.metadata)
+                metadata: body.usersMetadata)
+            description.movedTo = body.metadata[MemoryMark.moved]
+            return description
         }
     }
 

@@ -19,7 +19,8 @@ package struct Metadata: Sendable, Equatable, ExpressibleByDictionaryLiteral {
 
     /// A value that is text.
     package subscript(key: String) -> String? {
-        pairs[Array(key.utf8)].flatMap { String(validating: $0, as: UTF8.self) }
+        get { pairs[Array(key.utf8)].flatMap { String(validating: $0, as: UTF8.self) } }
+        set { pairs[Array(key.utf8)] = newValue.map { Array($0.utf8) } }
     }
 
     /// Without the keys that begin with `prefix`.
