@@ -121,6 +121,9 @@ package struct Convergence: Sendable {
                 verdict: verdict, reason: reason, drainRate: ByteRate(figures.drain),
                 dirtyRate: ByteRate(figures.dirty), predictedPause: predicted)
         }
+        if !drain.isKnown, seen.dirtied > .zero, rounds < settings.maxRounds {
+            return decision(.goOn, "how fast it goes isn't known before this round")
+        }
         if predicted <= settings.maxPause {
             return decision(.handOver, "\(predicted.text) fits \(settings.maxPause.text)")
         }
@@ -253,9 +256,19 @@ private struct DrainRate {
     /// Until it is known.
     private static let guess = Double(100 << 20)
     private var samples: [(bytes: Double, seconds: Double)] = []
+    /// Whether a round moved so many that it tells.
+    private var hasEnough = false
+
+    var isKnown: Bool { !samples.isEmpty }
 
     mutating func add(_ bytes: ByteCount, in time: Duration) {
-        guard bytes >= Self.enough || samples.isEmpty, bytes > .zero, time > .zero else { return }
+        guard bytes > .zero, time > .zero else { return }
+        if bytes >= Self.enough, !hasEnough {
+            samples = []
+            hasEnough = true
+        }
+        // Until there are more, few tell better than none, or than those that were first.
+        guard bytes >= Self.enough || !hasEnough else { return }
         samples.append((Double(bytes.bytes), time.seconds))
         if samples.count > Self.window { samples.removeFirst() }
     }
