@@ -60,7 +60,7 @@ final class Following: Sendable {
     private func follow(_ report: inout Report) async throws(MoveError) {
         // An earlier run may have left its limit.
         try await staged(.underWay) { () throws(VolumeError) in try await source.lift() }
-        walk.whenPaused { [self] in await lift() }
+        walk.whenPaused { [weak self] in await self?.lift() }
         try await walk.begin(&report)
         state.withLock { $0.held = time.now() }
         _ = try await walk.catchUp(&report)
@@ -93,11 +93,25 @@ final class Following: Sendable {
         guard move.options.verifies else { return false }
         let known = walk.verified
         let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
-        guard !known.isHead || !new.isEmpty else { return false }
-        let head = known.isHead ? nil : walk.frozen.last
-        try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
-        walk.noteVerified(new.map(\.id), head: head != nil)
+        let isKnown = known.isHead && !known.since.isResized
+        guard !isKnown || !new.isEmpty else { return false }
+        let head = isKnown ? nil : walk.arrived
+        do throws(MoveError) {
+            try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
+        } catch {
+            // What was compared is no more what there is at the source: that is one more round.
+            if try await haveSnapshotsChanged() { return true }
+            throw error
+        }
+        walk.noteVerified(new.map(\.id), head: head)
         return head != nil
+    }
+
+    /// Whether the user's snapshots are others than those that the target has.
+    func haveSnapshotsChanged() async throws(MoveError) -> Bool {
+        guard move.options.snapshots == .all else { return false }
+        let standing = try await staged(.underWay) { () throws(VolumeError) in try await source.standing() }
+        return standing.snapshots != walk.carried
     }
 
     // MARK: A round

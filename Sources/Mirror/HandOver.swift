@@ -46,14 +46,20 @@ struct HandOver {
         move.progress.begin("handing over")
         var pause = Report.Pause()
         let start = time.now()
+        walk.hurry(true)
+        defer { walk.hurry(false) }
         do throws(MoveError) {
-            guard let description = try await lastRound(seen, rest: rest, &report, &pause, start) else {
+            switch try await lastRound(seen, rest: rest, &report, &pause, start) {
+            case .moved(let description): try await commit(as: description, &pause)
+            case .tooLong:
                 try await thaw()
                 let spent = time.now() - start
                 following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
                 return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
+            case .changed:
+                try await thaw()
+                return .notNow("the snapshots of \(source.address) changed meanwhile")
             }
-            try await commit(as: description, &pause)
         } catch {
             try await thaw(after: error)
         }
@@ -72,11 +78,18 @@ struct HandOver {
         return .done
     }
 
-    /// - Returns: What the target is to be; nothing if the last round would take too long.
+    private enum LastRound {
+        /// All is at the target, which is to be this.
+        case moved(VolumeDescription)
+        case tooLong
+        /// The user's snapshots are others now.
+        case changed
+    }
+
     private func lastRound(
         _ seen: VolumeDescription, rest: Duration, _ report: inout Report, _ pause: inout Report.Pause,
         _ start: Duration
-    ) async throws(MoveError) -> VolumeDescription? {
+    ) async throws(MoveError) -> LastRound {
         var last = start
         /// How long it took since the last part ended.
         func part() -> Double {
@@ -92,7 +105,8 @@ struct HandOver {
         let (isForced, budget, drainRate) = (following.controls.isCutoverAsked, live.convergence.maxPause, drainRate)
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
-        let arrival = try await walk.catchUp(as: "the last round", &report) { [time, live] dirtied, _ in
+        let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
+            [time, live] dirtied, _ in
             diffed.withLock { $0 = time.now() }
             guard live.hold != nil, !isForced else { return true }
             let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
@@ -100,8 +114,15 @@ struct HandOver {
         }
         pause.lastDiff = (diffed.withLock { $0 } - last).seconds
         pause.lastBytes = part() - pause.lastDiff
-        guard case .at(let arrived) = arrival else { return nil }
-        if move.options.verifies, let arrived { try await verify(arrived, &report) }
+        guard case .at(let arrived) = arrival else { return .tooLong }
+        if move.options.verifies, let arrived {
+            do throws(MoveError) {
+                try await verify(arrived, &report)
+            } catch {
+                if try await following.haveSnapshotsChanged() { return .changed }
+                throw error
+            }
+        }
         pause.verify = part()
         // Once more: whoever came meanwhile may have written.
         try await fence()
@@ -113,14 +134,12 @@ struct HandOver {
             }
             return try await source.standing()
         }
-        guard move.options.snapshots == .none || standing.snapshots == walk.carried else {
-            throw MoveError(.resumable, ["\(source.address): its snapshots changed during the hand-over"])
-        }
+        guard move.options.snapshots == .none || standing.snapshots == walk.carried else { return .changed }
         pause.fence += part()
         var description = seen
         description.size = standing.size
         if move.options.snapshots == .all { description.snapshots = standing.snapshots }
-        return description
+        return .moved(description)
     }
 
     private var drainRate: Double {
@@ -132,18 +151,20 @@ struct HandOver {
     private func freeze() async throws(MoveError) {
         guard let hold = live.hold else { return await following.lift() }
         // The limit goes only now: what is queued under it must not hold up the freeze.
-        let lifting = Task { [following, time] in  // Awaited below.
-            await time.sleep(Self.liftDelay)
-            await following.lift()
-        }
+        async let lifting: Void = liftSoon()
         let result: Result<Void, VolumeError>
         do throws(VolumeError) {
             result = .success(try await hold.freeze())
         } catch {
             result = .failure(error)
         }
-        await lifting.value
+        await lifting
         try await staged(.underWay) { () throws(VolumeError) in try result.get() }
+    }
+
+    private func liftSoon() async {
+        await time.sleep(Self.liftDelay)
+        await following.lift()
     }
 
     /// Makes sure that nobody can write to the source.

@@ -62,6 +62,8 @@ package struct Move: Sendable {
                 report.resumed = true
                 try await proceed(record, description, &report)
             } else {
+                // A run may have died before it had the writer, which goes on at the target, leave the source.
+                if record.phase == .switched { try await live?.leaveSource() }
                 try await tidy(record)
                 report.outcome = .tidied
             }

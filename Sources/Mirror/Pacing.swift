@@ -8,6 +8,8 @@ final class Pacing: Sendable {
         var rate: ByteRate?
         /// What a piece comes to, going by those before it.
         var usual: ByteCount?
+        /// Whether a writer is held still meanwhile.
+        var isHurried = false
     }
 
     private let state = Mutex(State())
@@ -24,6 +26,7 @@ final class Pacing: Sendable {
     ///
     /// - Returns: What was counted for it.
     func wait(for piece: Extent, stop: StopRequest, _ progress: WorkProgress) async -> ByteCount {
+        guard !state.withLock({ $0.isHurried }) else { return begin(piece).counted }
         if controls.isPaused, let paused = paused.withLock({ $0 }) { await paused() }
         while controls.isPaused, !stop.isAsked {
             progress.notice("paused: 'godwit resume' goes on")
@@ -38,6 +41,9 @@ final class Pacing: Sendable {
         }
         return counted
     }
+
+    /// Neither a halt nor the bandwidth holds anything up while a writer is held still.
+    func hurry(_ isHurried: Bool) { state.withLock { $0.isHurried = isHurried } }
 
     /// Has `body` called when the move is halted.
     func whenPaused(_ body: @escaping @Sendable () async -> Void) { paused.withLock { $0 = body } }

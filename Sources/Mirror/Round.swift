@@ -11,6 +11,7 @@ struct Round {
     let mover: any StepMover
     let options: MoveOptions
     let pacing: Pacing
+    let time: Timekeeper
     let progress: WorkProgress
     let stop: StopRequest
     /// Makes durable that everything before an offset was moved.
@@ -77,7 +78,9 @@ struct Round {
 
     /// Makes durable now and then what was done.
     private func settleRegularly(_ pieces: Pieces) async -> VolumeError? {
-        while (try? await Task.sleep(for: Self.settleInterval)) != nil {
+        while true {
+            await time.sleep(Self.settleInterval)
+            guard !Task.isCancelled else { return nil }
             do throws(VolumeError) {
                 try await settle(pieces.settled)
             } catch {
@@ -85,7 +88,6 @@ struct Round {
                 return error
             }
         }
-        return nil
     }
 
     private var workerCount: Int {

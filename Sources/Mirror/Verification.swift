@@ -156,7 +156,7 @@ package struct Verification: Sendable {
         let map = DirtyMap(
             size: comparison.space,
             granularity: Granularity(min(comparison.pieceSize, Granularity.standard.size)) ?? .standard)
-        if let part, part.space == comparison.space {
+        if let part, !part.isResized, part.space == comparison.space {
             for extent in part.extents.extents { map.mark(extent) }
         } else {
             try await comparison.findExtents { map.mark($0) }

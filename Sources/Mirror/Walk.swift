@@ -7,6 +7,9 @@ final class Walk: Sendable {
     /// Looks at what a step found before it is moved, and says whether to move it.
     typealias Observer = @Sendable (_ dirtied: ByteCount, _ inMap: ByteCount) async -> Bool
 
+    /// Which of the steps there are an observer looks at.
+    enum Observed { case last, each }
+
     enum Arrival: Equatable {
         /// At the newest state that the source holds.
         case at(Snapshot?)
@@ -37,6 +40,10 @@ final class Walk: Sendable {
 
         struct Moved: Sendable {
             var space = ByteCount.zero
+            /// The volume's, when its head was compared.
+            var size = ByteCount.zero
+            /// Whether it was resized since, to whatever size: which part was moved says nothing then.
+            var isResized = false
             var extents = ExtentSet()
         }
     }
@@ -57,13 +64,20 @@ final class Walk: Sendable {
     /// The user's snapshots as they were when the walk was last planned.
     var carried: [Snapshot] { state.withLock { $0.carried } }
 
+    /// The state that the target is in, if the source has it still.
+    var arrived: Snapshot? {
+        state.withLock { state in (state.carried + state.frozen).first { $0.id == state.record.arrived } }
+    }
+
     var verified: Verified { state.withLock { $0.verified } }
-    func noteVerified(_ snapshots: [UInt64], head: Bool) {
+    /// - Parameter head: The head's state, if it was compared.
+    func noteVerified(_ snapshots: [UInt64], head: Snapshot?) {
         state.withLock { state in
             state.verified.snapshots.formUnion(snapshots)
-            if head {
+            if let head {
                 state.verified.isHead = true
                 state.verified.since = Verified.Moved()
+                state.verified.since.size = head.size
             }
         }
     }
@@ -78,6 +92,9 @@ final class Walk: Sendable {
 
     /// Called when the operator halts the move.
     func whenPaused(_ body: @escaping @Sendable () async -> Void) { pacing.whenPaused(body) }
+
+    /// While a writer is held still nothing waits, whatever the operator ordered.
+    func hurry(_ isHurried: Bool) { pacing.hurry(isHurried) }
 
     func note(_ change: @Sendable (inout Record) -> Void) async throws(VolumeError) {
         let record = state.withLock { state in
@@ -106,15 +123,16 @@ final class Walk: Sendable {
     ///
     /// - Parameters:
     ///   - title: What the last of them is to be called.
-    ///   - observer: Of the last of them.
+    ///   - observed: Which of them `observer` looks at.
     func catchUp(
-        as title: String = "head", _ report: inout Report, observer: Observer? = nil
+        as title: String = "head", _ report: inout Report, observed: Observed = .last, observer: Observer? = nil
     ) async throws(MoveError) -> Arrival {
         while true {
             let lineage = try await plan()
             guard let step = lineage.steps.first else { return .at(lineage.arrived) }
             let end = try await take(
-                step, title: self.title(of: step) ?? title, &report, observer: lineage.steps.count == 1 ? observer : nil
+                step, title: self.title(of: step) ?? title, &report,
+                observer: lineage.steps.count == 1 || observed == .each ? observer : nil
             )
             if end == .declined { return .declined }
         }
@@ -253,7 +271,8 @@ final class Walk: Sendable {
         let outcome: Round.Outcome
         do throws(VolumeError) {
             let round = Round(
-                mover: mover, options: move.options, pacing: pacing, progress: move.progress, stop: move.stop,
+                mover: mover, options: move.options, pacing: pacing, time: move.time, progress: move.progress,
+                stop: move.stop,
                 settle: { offset throws(VolumeError) in
                     try await mover.settle(upTo: offset)
                     try await self.note { $0.settledBytes = offset.bytes }
@@ -263,7 +282,7 @@ final class Walk: Sendable {
                 await mover.close()
                 return .declined
             }
-            noteMoved(map)
+            noteMoved(map, step.size)
             let begun = move.time.now()
             outcome = try await round.drain(map, from: start)
             if outcome == .finished { try await mover.finish() }
@@ -289,10 +308,11 @@ final class Walk: Sendable {
     }
 
     /// Remembers what is about to be moved, until it is compared.
-    private func noteMoved(_ map: DirtyMap) {
+    private func noteMoved(_ map: DirtyMap, _ size: ByteCount) {
         guard verified.isHead else { return }
         let runs = ExtentSet(map.runs())
         state.withLock { state in
+            if size != state.verified.since.size { state.verified.since.isResized = true }
             state.verified.since.space = map.size
             state.verified.since.extents = state.verified.since.extents.union(runs)
         }
@@ -305,15 +325,17 @@ final class Walk: Sendable {
         let record = record
         let goal = step.goal.snapshot
         let isRepeated = record.isUnderWay && record.goal == goal?.id
+        let name = goal.flatMap { $0.isTransient ? nil : $0.name }
         let isSame =
             isRepeated && record.route == route && record.arrived == step.base?.id && record.isMixed == step.isMixed
+            && record.goalName.map { known in name.map { known.utf8.elementsEqual($0.utf8) } ?? false } ?? (name == nil)
         if isSame { return ByteOffset(record.settledBytes) }
         try await note { record in
             record.isUnderWay = true
             record.route = route
             record.arrived = step.base?.id
             record.goal = goal?.id
-            record.goalName = goal.flatMap { $0.isTransient ? nil : $0.name }
+            record.goalName = name
             record.isMixed = step.isMixed
             record.settledBytes = 0
         }
@@ -340,6 +362,8 @@ final class Walk: Sendable {
     /// The source lacks a state that the step needs; otherwise throws what it failed of.
     private func noteLoss(of step: Step, or error: VolumeError?) async throws(MoveError) -> StepEnd {
         if let error {
+            // What is asked for by its name isn't found under it any more.
+            if error.kind == .missing, (try? await isRenamed(step)) == true { return .lost }
             guard error.kind != .unreachable, (try? await holds(step)) == false else {
                 throw MoveError(error, at: .underWay)
             }
@@ -353,6 +377,14 @@ final class Walk: Sendable {
             }
         }
         return .lost
+    }
+
+    /// Whether a state that a step goes from or to has another name now.
+    private func isRenamed(_ step: Step) async throws(VolumeError) -> Bool {
+        let standing = try await move.source.standing()
+        return [step.base, step.goal.snapshot].compactMap(\.self).contains { needed in
+            (standing.snapshots + standing.transients).contains { $0.id == needed.id && !$0.isNamed(needed.name) }
+        }
     }
 
     /// Whether the source holds the states that a step goes from and to.
