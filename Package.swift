@@ -71,7 +71,9 @@ let package = Package(
         .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
         .testTarget(name: "VolumesTests", dependencies: ["Volumes"], swiftSettings: strict),
         .testTarget(name: "DirtyMapTests", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
-        .testTarget(name: "MirrorTests", dependencies: ["Conformance", "Mirror", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "MirrorTests", dependencies: ["Conformance", "Convergence", "Cutover", "Mirror", "Volumes"],
+            swiftSettings: strict),
         .testTarget(
             name: "RBDVolumesTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),
         .testTarget(

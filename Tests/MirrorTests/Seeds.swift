@@ -12,6 +12,9 @@ enum Seeds {
         }
     }()
 
+    /// How many of the last operations of a history that went wrong are shown: 20, or what `GODWIT_LOGGED` says.
+    static let logged = ProcessInfo.processInfo.environment["GODWIT_LOGGED"].flatMap { Int($0) } ?? 20
+
     /// The command that tries one of them again.
     static func replay(_ seed: UInt64, _ suite: String) -> String {
         "GODWIT_SEEDS=\(seed)...\(seed) swift test --filter \(suite)"
