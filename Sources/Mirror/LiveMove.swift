@@ -37,22 +37,29 @@ struct LiveMove {
 
     /// What to do about a target that has its name already, where it isn't known whether the writer went on to it.
     ///
-    /// - Returns: Whether the commit was taken back, as the source was written to since: the move goes on then.
+    /// - Returns: Whether the commit was taken back, as the target isn't the source any more, or the writer isn't held
+    ///   still: the move goes on then.
     func takeBack(_ record: Record) async throws(MoveError) -> Bool {
-        let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
-            let states = try await source.standing()
-            guard let arrived = (states.transients + states.snapshots).first(where: { $0.id == record.arrived }) else {
-                return false
-            }
-            return try await source.isUnchanged(since: arrived)
+        let since = try await staged(.underWay) { () throws(VolumeError) in
+            try await options.hold?.adopt()
+            return try await changes(since: record)
         }
-        guard isUnchanged else {
+        switch since {
+        case .written:
             try await staged(.underWay) { () throws(VolumeError) in try await move.target.uncommit() }
+            return true
+        // If the writer is at the target already, its snapshots are what it has there.
+        case .snapshots: if (try? await move.target.uncommit()) != nil { return true }
+        case .nothing: break
+        }
+        do throws(VolumeError) {
+            try await options.hold?.switchOver()
+        } catch {
+            // Whoever isn't held still any more isn't sent on. If he is at the target already, that can't be taken back.
+            guard (try? await move.target.uncommit()) != nil else { throw MoveError(error, at: .underWay) }
             return true
         }
         try await staged(.underWay) { () throws(VolumeError) in
-            try await options.hold?.adopt()
-            try await options.hold?.switchOver()
             var switched = record
             switched.phase = .switched
             switched.frozenBy = nil
@@ -60,6 +67,28 @@ struct LiveMove {
             try await options.hold?.leaveSource()
         }
         return false
+    }
+
+    private enum Changes {
+        case nothing
+        /// There are others at the source than at the target.
+        case snapshots
+        /// It was written to, or somebody may write to it that was let go on.
+        case written
+    }
+
+    /// What became of the source since its target was finished.
+    private func changes(since record: Record) async throws(VolumeError) -> Changes {
+        let states = try await source.standing()
+        guard let arrived = (states.transients + states.snapshots).first(where: { $0.id == record.arrived }),
+            try await source.isUnchanged(since: arrived),
+            // A run that couldn't take the commit back has let the writer go on.
+            try await source.writers().count <= options.hold?.clientsAtSource ?? 0
+        else { return .written }
+        guard record.snapshots == .all else { return .nothing }
+        let present = try await move.target.describe().snapshots
+        let plan = KeptPlan(noted: record.kept, carried: states.snapshots, present: present)
+        return plan.isEmpty && plan.rest.count == states.snapshots.count ? .nothing : .snapshots
     }
 
     /// Has the writer, which goes on at the target, let go of the source; once more does no harm.

@@ -17,9 +17,25 @@ final class LiveFate: Sendable {
 
     struct Blow: Sendable {
         let kind: Kind
-        /// Which operation, counted from one.
-        let place: Int
+        let place: Place
     }
+
+    /// Which operation.
+    enum Place: Sendable {
+        /// Counted from one.
+        case number(Int)
+        /// The first of that name.
+        case first(String)
+    }
+
+    /// Those between which a hand-over may be torn apart.
+    static let telling = [
+        "source limit, done", "target furnish", "hold rehearse", "hold freeze", "hold freeze, done",
+        "source isUnchanged", "target commit", "target commit, done", "hold switchOver", "hold switchOver, done",
+        "hold leaveSource", "hold leaveSource, done", "target uncommit", "target uncommit, done", "hold thaw",
+        "hold thaw, done", "source release", "source lift", "source retire", "source retire, done", "target forget",
+        "target keep, done", "target drop, done", "target alter, done",
+    ]
 
     /// How fast the volumes are.
     struct Speed: Sendable {
@@ -34,14 +50,18 @@ final class LiveFate: Sendable {
     private struct State {
         var count = 0
         var isDead = false
+        /// The operation that the blow fell on first.
+        var blownAt: (number: Int, object: String)?
+        var silences = 0
+        var hasLifted = false
         var struck: String?
         var random: SplitMix64
         var trace: UInt64 = 0
         var log: [String] = []
     }
 
-    /// Operations that a silence lasts.
-    private static let silence = 3
+    /// Operations of one volume, or of the hold, that a silence lasts.
+    private static let silence = 4
     private static let longestLog = 4000
 
     private let time: VirtualTime
@@ -63,6 +83,8 @@ final class LiveFate: Sendable {
     var isDead: Bool { state.withLock { $0.isDead } }
     /// The operation that failed.
     var struck: String? { state.withLock { $0.struck } }
+    /// Whether it came so far that it took back what an earlier run had left.
+    var hasLifted: Bool { state.withLock { $0.hasLifted } }
     var operations: Int { state.withLock { $0.count } }
     /// All that was asked, and when, in one number.
     var trace: UInt64 { state.withLock { $0.trace } }
@@ -80,6 +102,7 @@ final class LiveFate: Sendable {
         let now = time.now
         let (failure, cost) = state.withLock { state -> (VolumeError.Kind?, Duration) in
             if state.isDead { return (.failed, .zero) }
+            if name == "source lift" { state.hasLifted = true }
             state.count += 1
             var mixed = SplitMix64(seed: state.trace)
             state.trace = name.utf8.reduce(mixed.next()) { $0 &* 31 &+ UInt64($1) }
@@ -88,7 +111,7 @@ final class LiveFate: Sendable {
                 if state.log.count >= 2 * Self.longestLog { state.log.removeFirst(Self.longestLog) }
                 state.log.append("\(state.count) \(now.seconds) \(name) \(extent.map { "\($0)" } ?? "")")
             }
-            return (strike(name, &state), costs(operation, extent, &state.random))
+            return (strike(name, object, &state), costs(operation, extent, &state.random))
         }
         if let failure {
             throw VolumeError(failure, operation, on: "\(object), operation \(operations)", reason: "it was to fail")
@@ -99,15 +122,23 @@ final class LiveFate: Sendable {
         if name == "source freeze" { guest.close(false) }
     }
 
-    private func strike(_ name: String, _ state: inout State) -> VolumeError.Kind? {
-        guard let blow, state.count >= blow.place else { return nil }
+    private func strike(_ name: String, _ object: String, _ state: inout State) -> VolumeError.Kind? {
+        guard let blow else { return nil }
+        if state.blownAt == nil {
+            switch blow.place {
+            case .number(let number): if state.count == number { state.blownAt = (number, object) }
+            case .first(let operation): if name == operation { state.blownAt = (state.count, object) }
+            }
+        }
+        guard let blown = state.blownAt else { return nil }
         switch blow.kind {
         case .death:
             state.isDead = true
         case .once:
-            guard state.count == blow.place else { return nil }
+            guard state.count == blown.number else { return nil }
         case .silence:
-            guard state.count < blow.place + Self.silence else { return nil }
+            guard object == blown.object, state.silences < Self.silence else { return nil }
+            state.silences += 1
         }
         state.struck = state.struck ?? name
         return blow.kind == .silence ? .unreachable : .failed

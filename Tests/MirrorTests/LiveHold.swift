@@ -76,6 +76,10 @@ final class LiveHold: WriterHold {
     }
 
     func switchOver() async throws(VolumeError) {
+        // Who keeps the source open isn't sent on while he runs: nobody else could tell.
+        guard clientsAtSource == 0 || guest.spot != .source || guest.isFrozen else {
+            throw VolumeError(.busy, "switchOver", on: title, reason: "it is running")
+        }
         try await call(.switchOver, "switchOver") { [self] in
             guest.checkSwitch()
             guest.switchOver(time.now, keepsSource: clientsAtSource > 0)

@@ -32,8 +32,10 @@ extension LiveSimulation {
         }
         if watcher.isHung { return .wentWrong("it hangs") }
         let isQuiet = fate.struck == nil && !hold.hasSlipped
-        // What comparing takes is not in the promise.
-        if isQuiet, !setting.options.verifies, !setting.waits, !watcher.hasForced, !needsOrder {
+        // What comparing takes is not in the promise, and of a source that can't tell its extents nobody knows the rest.
+        if isQuiet, setting.means != .everything, !setting.options.verifies, !setting.waits, !watcher.hasForced,
+            !needsOrder
+        {
             checkPauses(since: begun)
         }
         guard let failure else {
@@ -81,7 +83,7 @@ extension LiveSimulation {
     private func check(_ failure: MoveError, _ fate: LiveFate, since begun: Duration) {
         // It says so where it couldn't let the writer go on, and where it couldn't lift the limit.
         if failure.lines.contains(where: { $0.contains("let go on") }) { return }
-        let isLiftStruck = fate.struck == "source lift" || failure.isUnanswered
+        let isLiftStruck = fate.struck == "source lift" || failure.isUnanswered || !fate.hasLifted
         guest.checkLeft(
             limit: isLiftStruck ? site.source.limit : setting.limit, waits: setting.waits, since: begun)
     }

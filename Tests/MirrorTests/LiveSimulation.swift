@@ -17,6 +17,7 @@ final class LiveSimulation: Sendable {
         var ways = LiveGuest.Ways()
         var speed: LiveFate.Speed
         var waits: Bool
+        var means = ExtentMeans.objectExtents
         var clients: Int
         var holdLatency: Duration
         /// The limit that the guest's owner gave it.
@@ -52,8 +53,8 @@ final class LiveSimulation: Sendable {
         if fault != nil { setting.options.verifies = false }
         if fault == .overlooksThatTheSourceWasWrittenTo { setting.clients = 1 }
         if fault == .skipsTheFence { setting.clients = 0 }
-        let means: ExtentMeans = Int.random(in: 0..<6, using: &random) == 0 ? .everything : .objectExtents
-        site = Site(source: Place(means: means, extentUnit: .kibibytes(64)))
+        setting.means = Int.random(in: 0..<6, using: &random) == 0 ? .everything : .objectExtents
+        site = Site(source: Place(means: setting.means, extentUnit: .kibibytes(64)))
         let size = Int.random(in: 0...setting.ways.largestSize, using: &random) * setting.ways.sector
         site.source.make(size: ByteCount(UInt64(size)), metadata: ["owner": "somebody"])
         site.source.limit = setting.limit
@@ -127,9 +128,11 @@ final class LiveSimulation: Sendable {
         guard isBefallen, !oneIn(4) else { return nil }
         return draw { random in
             let longest = [20, 100, 400].randomElement(using: &random) ?? 100
+            let number = Int.random(in: 1...longest, using: &random)
+            let name = Bool.random(using: &random) ? LiveFate.telling.randomElement(using: &random) : nil
             return LiveFate.Blow(
                 kind: LiveFate.Kind.allCases.randomElement(using: &random) ?? .once,
-                place: Int.random(in: 1...longest, using: &random))
+                place: name.map { .first($0) } ?? .number(number))
         }
     }
 
@@ -219,7 +222,7 @@ extension LiveSimulation.Setting {
         befallen = Int.random(in: 0..<4, using: &random) == 0 ? 0 : Int.random(in: 1...4, using: &random)
         live.convergence = Convergence.Settings(
             maxPause: .milliseconds(Int64.random(in: 250...1500, using: &random)),
-            throttle: Int.random(in: 0..<5, using: &random) > 0 ? .now : .never,
+            throttles: Int.random(in: 0..<5, using: &random) > 0,
             floor: ByteRate(bytesPerSecond: UInt64(roughly(8e3, 1e6))),
             maxRounds: Int.random(in: 3...30, using: &random))
         live.cutover = Int.random(in: 0..<5, using: &random) == 0 ? .manual : .auto
