@@ -222,7 +222,7 @@ extension LiveSimulation.Setting {
         befallen = Int.random(in: 0..<4, using: &random) == 0 ? 0 : Int.random(in: 1...4, using: &random)
         live.convergence = Convergence.Settings(
             maxPause: .milliseconds(Int64.random(in: 250...1500, using: &random)),
-            throttles: Int.random(in: 0..<5, using: &random) > 0,
+            throttle: Int.random(in: 0..<5, using: &random) > 0 ? .now : .never,
             floor: ByteRate(bytesPerSecond: UInt64(roughly(8e3, 1e6))),
             maxRounds: Int.random(in: 3...30, using: &random))
         live.cutover = Int.random(in: 0..<5, using: &random) == 0 ? .manual : .auto
