@@ -74,10 +74,12 @@ final class Following: Sendable {
         status.change { $0.phase = .following }
         while true {
             let decision = try await round(&report)
-            guard try await isTimeToHandOver(decision) else { continue }
+            let next = try await next(after: decision)
+            try await waitWhilePaused()
+            guard next != .anotherRound else { continue }
             // What takes its time is compared while the writer goes on; what it writes meanwhile is one more round.
             if try await verifyAhead(&report) { continue }
-            switch try await HandOver(self).run(&report) {
+            switch try await HandOver(self, isForced: next == .handOverAllTheSame).run(&report) {
             case .done: return
             case .notNow(let why):
                 report.attempts = (report.attempts ?? 0) + 1
@@ -112,6 +114,17 @@ final class Following: Sendable {
         guard move.options.snapshots == .all else { return false }
         let standing = try await staged(.underWay) { () throws(VolumeError) in try await source.standing() }
         return standing.snapshots != walk.carried
+    }
+
+    /// Neither rounds nor a hand-over while the operator halts the move.
+    private func waitWhilePaused() async throws(MoveError) {
+        guard controls.isPaused else { return }
+        await lift()
+        while controls.isPaused {
+            try refuseIfStopped()
+            move.progress.notice("paused: 'godwit resume' goes on")
+            await time.sleep(Self.lookInterval)
+        }
     }
 
     // MARK: A round
@@ -169,12 +182,12 @@ final class Following: Sendable {
 
     private func decide(_ seen: Convergence.Observation) -> Convergence.Decision {
         // The operator's own limit, or none, leaves nothing to be computed.
-        let isComputed = controls.throttle == .auto
+        let mayCompute = controls.throttle == .auto
         return state.withLock { state in
             if live.hold == nil || !isDue {
                 state.convergence.settings.throttle = .later
             } else {
-                state.convergence.settings.throttle = isComputed ? live.convergence.throttle : .never
+                state.convergence.settings.throttle = mayCompute ? .now : .never
             }
             return state.convergence.decide(seen)
         }
@@ -229,11 +242,18 @@ final class Following: Sendable {
 
     // MARK: Between rounds
 
+    private enum Next {
+        case anotherRound
+        case handOver
+        /// However long it takes: the operator's choice.
+        case handOverAllTheSame
+    }
+
     /// Waits until it is time for another round, or to hand over.
-    private func isTimeToHandOver(_ decision: Convergence.Decision?) async throws(MoveError) -> Bool {
+    private func next(after decision: Convergence.Decision?) async throws(MoveError) -> Next {
         let isConverging = decision?.verdict != .stalled && !state.withLock { $0.isStalled }
         if live.hold != nil, isDue, isConverging {
-            return decision?.verdict == .handOver
+            return decision?.verdict == .handOver ? .handOver : .anotherRound
         }
         let since = state.withLock { $0.held }
         let wasAsked = controls.isCutoverAsked
@@ -244,18 +264,17 @@ final class Following: Sendable {
             try refuseIfStopped()
             move.progress.notice(waiting(isConverging))
             if controls.isCutoverAsked != wasAsked || (live.hold != nil && wasAsked && !isConverging) {
-                // The operator's choice: once it is known not to converge, it is made.
-                let isForced = !isConverging
-                if !isForced { state.withLock { $0.isStalled = false } }
-                return isForced
+                // Once it is known not to converge.
+                if !isConverging { return .handOverAllTheSame }
+                if live.hold != nil { return .anotherRound }
             }
-            if live.hold == nil, try await isLeft() { return true }
+            if live.hold == nil, isDue, try await isLeft() { return .handOver }
             await time.sleep(Self.lookInterval)
             let elapsed = time.now() - since
             let predicted = state.withLock { $0.convergence.predictedPause(after: elapsed) }
             status.change { $0.predictedPause = predicted }
             let gap = isConverging ? Self.shortestGap : Self.longGap
-            if predicted > live.convergence.maxPause, elapsed >= gap { return false }
+            if predicted > live.convergence.maxPause, elapsed >= gap { return .anotherRound }
         }
     }
 
@@ -270,7 +289,7 @@ final class Following: Sendable {
 
     /// What is waited for.
     private func waiting(_ isConverging: Bool) -> String? {
-        if live.hold != nil, isConverging { return "ready: 'godwit cutover' hands over" }
+        if !isDue, isConverging { return "ready: 'godwit cutover' hands over" }
         return status.current.notice ?? "following"
     }
 

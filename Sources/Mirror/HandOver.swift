@@ -27,7 +27,13 @@ struct HandOver {
     private var live: LiveOptions { following.live }
     private var time: Timekeeper { move.time }
 
-    init(_ following: Following) { self.following = following }
+    /// Whether it may take longer than was promised.
+    private let isForced: Bool
+
+    init(_ following: Following, isForced: Bool) {
+        self.following = following
+        self.isForced = isForced
+    }
 
     /// What a hand-over takes besides draining, as things are.
     static func cost(switching: Duration) -> Duration { freezeCost + commitCost + switching }
@@ -69,9 +75,9 @@ struct HandOver {
                 let spent = time.now() - start
                 following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
                 return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
-            case .changed:
+            case .changed(let what):
                 try await thaw()
-                return .notNow("the snapshots of \(source.address) changed meanwhile")
+                return .notNow(what)
             }
         } catch {
             try await thaw(after: error)
@@ -95,8 +101,8 @@ struct HandOver {
         /// All is at the target, which is to be this.
         case moved(VolumeDescription)
         case tooLong
-        /// The user's snapshots are others now.
-        case changed
+        /// The user's snapshots are others now, or a client came back whom nobody holds.
+        case changed(String)
     }
 
     private func lastRound(
@@ -110,12 +116,14 @@ struct HandOver {
             defer { last = now }
             return (now - last).seconds
         }
+        let changed = LastRound.changed("the snapshots of \(source.address) changed meanwhile")
         try await freeze()
         pause.freeze = part()
+        if live.hold == nil, let back = try await clientBack() { return back }
         try await fence()
         pause.fence = part()
         let diffed = Mutex(Duration.zero)
-        let (isForced, budget, drainRate) = (following.controls.isCutoverAsked, live.convergence.maxPause, drainRate)
+        let (isForced, budget, drainRate) = (isForced, live.convergence.maxPause, drainRate)
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
         let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
@@ -132,27 +140,36 @@ struct HandOver {
             do throws(MoveError) {
                 try await verify(arrived, &report)
             } catch {
-                if try await following.haveSnapshotsChanged() { return .changed }
+                if try await following.haveSnapshotsChanged() { return changed }
                 throw error
             }
         }
         pause.verify = part()
         // Once more: whoever came meanwhile may have written.
+        if live.hold == nil, let back = try await clientBack() { return back }
         try await fence()
-        let standing = try await staged(.underWay) { () throws(VolumeError) in
-            guard try await source.isUnchanged(since: arrived) else {
-                throw VolumeError(
-                    .busy, "fence", on: source.address, reason: "it was written to while its writer was held still",
-                    advice: "Something other than the frozen client writes to it.")
-            }
-            return try await source.standing()
+        let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
+            try await source.isUnchanged(since: arrived)
         }
-        guard move.options.snapshots == .none || standing.snapshots == walk.carried else { return .changed }
+        guard isUnchanged else {
+            if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
+            throw MoveError(
+                .resumable, ["\(source.address): fence: it was written to while its writer was held still"],
+                advice: "Something other than the frozen client writes to it.")
+        }
+        let standing = try await staged(.underWay) { () throws(VolumeError) in try await source.standing() }
+        guard move.options.snapshots == .none || standing.snapshots == walk.carried else { return changed }
         pause.fence += part()
         var description = seen
         description.size = standing.size
         if move.options.snapshots == .all { description.snapshots = standing.snapshots }
         return .moved(description)
+    }
+
+    /// Nobody holds the clients that are waited for: one that comes back is followed on.
+    private func clientBack() async throws(MoveError) -> LastRound? {
+        let writers = try await staged(.underWay) { () throws(VolumeError) in try await source.writers() }
+        return writers.first.map { .changed("\($0.title) has opened \(source.address) again") }
     }
 
     private var drainRate: Double {

@@ -1,3 +1,4 @@
+internal import Convergence
 internal import Synchronization
 package import Volumes
 
@@ -22,7 +23,9 @@ package struct Move: Sendable {
         time: Timekeeper = .real, status: LiveStatus = LiveStatus()
     ) {
         self.status = status
-        self.controls = controls ?? MoveControls(bandwidth: options.bandwidth)
+        let isThrottled = options.live?.convergence.throttle != .never
+        self.controls =
+            controls ?? MoveControls(bandwidth: options.bandwidth, throttle: isThrottled ? .auto : .off)
         self.time = time
         self.source = source
         self.target = target
@@ -60,6 +63,7 @@ package struct Move: Sendable {
             try await takeOver(record)
             if let live, record.phase == .committing, try await live.takeBack(record) {
                 report.resumed = true
+                try await claim()
                 try await proceed(record, description, &report)
             } else {
                 // A run may have died before it had the writer, which goes on at the target, leave the source.

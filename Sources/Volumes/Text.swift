@@ -37,6 +37,6 @@ extension Duration {
 
     /// "85 ms", "3.2 s", "3 min 20 s".
     package var text: String {
-        seconds < 1 ? "\(Int((seconds * 1000).rounded(.up))) ms" : seconds.timeText
+        seconds < 1 ? "\(Int((seconds * 1000 - 1e-6).rounded(.up))) ms" : seconds.timeText
     }
 }

@@ -73,11 +73,14 @@ struct LiveControl: MoveControl {
         guard status.current.phase != .copying else {
             return .refused("not all of it was copied once yet: 'godwit status' tells how far it is")
         }
-        guard options.hold != nil else {
+        guard options.hold != nil || options.cutover == .manual else {
             return .refused(
                 "with --freeze wait it hands over as soon as no client has the source open: stop the client")
         }
         controls.isCutoverAsked = true
+        guard options.hold != nil else {
+            return .accepted("hands over as soon as no client has the source open: stop the client")
+        }
         return .accepted("hands over as soon as the pause fits; if it can't converge, at once")
     }
 }

@@ -168,6 +168,10 @@ def cluster(number=1):
     return Cluster({1: "CEPH_CONF", 2: "CEPH_CONF_2"}[number])
 
 
+# Whoever runs the tests in the background may have them, and what they start, ignore Ctrl-C: some tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Without these no test can do anything: better to hear of it once than from each.
 for name in ("GODWIT", "CEPH_CONF"):
     setting(name)

@@ -101,7 +101,8 @@ final class LiveOperator: Sendable {
             controls.throttle = .auto
             controls.bandwidth = nil
             guest.rest()
-            if leaves { guest.leave() } else { controls.isCutoverAsked = true }
+            if leaves { guest.leave() }
+            controls.isCutoverAsked = true
         case .giveUp: stop.ask()
         }
     }

@@ -18,6 +18,7 @@ extension LiveSimulation {
         )
         let fate = LiveFate(time, guest, setting.speed, blow, seed: seed, keepsLog: keepsLog)
         let watcher = draw { LiveOperator(guest, begun, count: orders, leaves: setting.waits, &$0) }
+        if setting.live.convergence.throttle == .never { watcher.controls.throttle = .off }
         let hold = LiveHold(
             time, guest, fate, clients: setting.clients, latency: setting.holdLatency, slip: slip(isBefallen))
         let needsOrder = setting.live.cutover == .manual && !setting.waits
