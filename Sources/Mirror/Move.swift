@@ -147,7 +147,11 @@ package struct Move: Sendable {
             report.notCarried = description.notCarried + target.losses(from: description)
             try await commit(walk.record, description, arrived, &report)
         } catch {
-            if !error.isUnanswered { await target.close() }
+            if !error.isUnanswered {
+                await target.close()
+                // Where the source holds nothing for it, there is nothing to be told whose it is.
+                if let left = try? await source.standing().transients, left.isEmpty { try? await release() }
+            }
             throw error
         }
     }
