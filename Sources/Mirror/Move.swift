@@ -58,9 +58,10 @@ package struct Move: Sendable {
             try await refuseSame(description)
             throw MoveError(try await Preflight(self).targetObstacles(to: description), at: .target)
         case .committed(let text):
-            let record = try Takeover(self).record(text, of: description)
+            var record = try Takeover(self).record(text, of: description)
             try record.refuseUnlessCommitting(target.address)
             try await takeOver(record)
+            try await noteClient(in: &record)
             if let live, record.phase == .committing, try await live.takeBack(record) {
                 report.resumed = true
                 try await claim()
@@ -116,6 +117,14 @@ package struct Move: Sendable {
         let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
         guard hasFenced, let client = record.sourceClient else { return }
         try await staged(.underWay) { () throws(VolumeError) in try await source.evict(client) }
+    }
+
+    /// Who is at the source from here on: this run may be ended as well.
+    private func noteClient(in record: inout Record) async throws(MoveError) {
+        guard let client = source.client, record.sourceClient != client else { return }
+        record.sourceClient = client
+        let text = record.text()
+        try await staged(.underWay) { () throws(VolumeError) in try await target.save(record: text) }
     }
 
     /// Refuses a target that is the source, under another spelling.
