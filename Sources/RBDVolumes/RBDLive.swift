@@ -41,7 +41,8 @@ extension RBDSource: LiveSource {
     }
 
     package func lift() async throws(VolumeError) {
-        let header = try await headerName()
+        // An image of format 1 has no limit of ours.
+        guard let header = try await newHeaderName() else { return }
         let (present, mark) = try await throttle(header)
         guard let mark else { return }
         let forget = ClassCall.removeMetadata(Marking.throttle)
@@ -73,13 +74,20 @@ extension RBDSource: LiveSource {
         }
     }
 
+    /// - Returns: Nothing for an image of format 1.
+    private func newHeaderName() async throws(VolumeError) -> String? {
+        if let id = try await pool.id(ofNamed: name) { return "rbd_header." + id }
+        if try await pool.hasObject(name + ".rbd") { return nil }
+        throw VolumeError(ceph: -2, "rados_read", on: address, advice: "'rbd ls \(pool.path)' lists its images.")
+    }
+
     func headerName() async throws(VolumeError) -> String {
-        guard let id = try await pool.id(ofNamed: name) else {
+        guard let header = try await newHeaderName() else {
             throw VolumeError(
-                .unsupported, "open", on: address, reason: "there is no such image of format 2",
-                advice: "An image of format 1 can't be moved live.")
+                .unsupported, "open", on: address, reason: "it is an image of format 1",
+                advice: "Such an image can't be moved live.")
         }
-        return "rbd_header." + id
+        return header
     }
 
     /// The limit that clients go by, and what Godwit noted when it set one.
