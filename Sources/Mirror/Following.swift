@@ -94,7 +94,7 @@ final class Following: Sendable {
     private func verifyAhead(_ report: inout Report) async throws(MoveError) -> Bool {
         guard move.options.verifies else { return false }
         let known = walk.verified
-        let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
+        let new = walk.unverified
         let isKnown = known.isHead && !known.since.isResized
         guard !isKnown || !new.isEmpty else { return false }
         let head = isKnown ? nil : walk.arrived

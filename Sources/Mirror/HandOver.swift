@@ -281,9 +281,8 @@ struct HandOver {
     /// Only what was moved since the rest was compared.
     private func verify(_ arrived: Snapshot, _ report: inout Report) async throws(MoveError) {
         let known = walk.verified
-        let new = walk.carried.filter { snapshot in !known.snapshots.contains(snapshot.id) }
         try await move.verify(
-            new.map(\.name), head: .snapshot(arrived), within: known.isHead ? known.since : nil)
+            walk.unverified.map(\.name), head: .snapshot(arrived), within: known.isHead ? known.since : nil)
         report.verified = true
     }
 }

@@ -29,25 +29,6 @@ final class Walk: Sendable {
         var verified = Verified()
     }
 
-    /// What was compared already.
-    struct Verified {
-        /// By their numbers at the source.
-        var snapshots: Set<UInt64> = []
-        /// Whether the head was, in the state that the target was in then.
-        var isHead = false
-        /// What was moved since, in the space of the route.
-        var since = Moved()
-
-        struct Moved: Sendable {
-            var space = ByteCount.zero
-            /// The volume's, when its head was compared.
-            var size = ByteCount.zero
-            /// Whether it was resized since, to whatever size: which part was moved says nothing then.
-            var isResized = false
-            var extents = ExtentSet()
-        }
-    }
-
     let move: Move
     private let state: Mutex<State>
     /// One for all steps, so that none begins with a burst.
@@ -70,6 +51,10 @@ final class Walk: Sendable {
     }
 
     var verified: Verified { state.withLock { $0.verified } }
+    /// The user's snapshots that weren't compared yet.
+    var unverified: [Snapshot] {
+        state.withLock { state in state.carried.filter { !state.verified.snapshots.contains($0.id) } }
+    }
     /// - Parameter head: The head's state, if it was compared.
     func noteVerified(_ snapshots: [UInt64], head: Snapshot?) {
         state.withLock { state in

@@ -112,7 +112,7 @@ extension RBDSource: LiveSource {
             }
             values.append(
                 try answer.decoded(of: header, in: pool) { decoder throws(CephDecoder.Malformed) in
-                    try decoder.bytes(Int(try decoder.integer(UInt32.self)))
+                    try decoder.byteString()
                 })
         }
         return values
