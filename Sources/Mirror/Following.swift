@@ -12,7 +12,11 @@ final class Following: Sendable {
         var held: Duration = .zero
         /// Whether nothing that is allowed makes it converge.
         var isStalled = false
+        /// Attempts to hand over that were given up, and when the next may be made.
         var attempts = 0
+        var nextAttempt: Duration = .zero
+        /// Since when nothing but the clients' leaving is waited for.
+        var waitingSince: Duration?
     }
 
     /// Rounds that only keep the last one short come no sooner after each other.
@@ -22,8 +26,9 @@ final class Following: Sendable {
     /// How often it is looked whether the clients have left, or an order came.
     private static let lookInterval = Duration.milliseconds(100)
     private static let mostRoundsReported = 1000
-    /// Attempts to hand over before it is the operator's turn.
-    private static let mostAttempts = 5
+    /// Each attempt to hand over holds the writer still: after so many that were given up, they become rarer.
+    private static let attemptsAtOnce = 3
+    private static let longestWait = Duration.seconds(60)
 
     let move: Move
     let walk: Walk
@@ -84,7 +89,7 @@ final class Following: Sendable {
             case .notNow(let why):
                 report.attempts = (report.attempts ?? 0) + 1
                 tell("the hand-over was given up: \(why)")
-                try await afterAttempt()
+                afterAttempt()
             }
         }
     }
@@ -229,15 +234,15 @@ final class Following: Sendable {
     }
 
     /// After an attempt that was given up the writer goes on as it did before it.
-    private func afterAttempt() async throws(MoveError) {
-        let attempts = state.withLock { state in
+    private func afterAttempt() {
+        state.withLock { state in
             state.attempts += 1
             state.held = time.now()
-            return state.attempts
+            let more = state.attempts - Self.attemptsAtOnce
+            guard more > 0 else { return }
+            state.nextAttempt = state.held + min(.seconds(1 << min(more, 6)), Self.longestWait)
         }
         status.change { $0.phase = .following }
-        guard attempts >= Self.mostAttempts else { return }
-        state.withLock { $0.isStalled = true }
     }
 
     // MARK: Between rounds
@@ -253,22 +258,24 @@ final class Following: Sendable {
     private func next(after decision: Convergence.Decision?) async throws(MoveError) -> Next {
         let isConverging = decision?.verdict != .stalled && !state.withLock { $0.isStalled }
         if live.hold != nil, isDue, isConverging {
-            return decision?.verdict == .handOver ? .handOver : .anotherRound
+            guard decision?.verdict == .handOver else { return .anotherRound }
+            guard isTooSoon else { return .handOver }
+            sayTooSoon()
         }
         let since = state.withLock { $0.held }
-        let wasAsked = controls.isCutoverAsked
         if live.hold != nil, !isConverging { sayStalled(decision) }
         status.change { $0.phase = isConverging ? .ready : .following }
         move.progress.begin("following")
         while true {
             try refuseIfStopped()
             move.progress.notice(waiting(isConverging))
-            if controls.isCutoverAsked != wasAsked || (live.hold != nil && wasAsked && !isConverging) {
-                // Once it is known not to converge.
-                if !isConverging { return .handOverAllTheSame }
-                if live.hold != nil { return .anotherRound }
+            if live.hold == nil {
+                if isDue, try await isLeft() { return .handOver }
+            } else if !isConverging || isTooSoon {
+                if controls.isCutoverAsked { return .handOverAllTheSame }
+            } else if isDue {
+                return .anotherRound
             }
-            if live.hold == nil, isDue, try await isLeft() { return .handOver }
             await time.sleep(Self.lookInterval)
             let elapsed = time.now() - since
             let predicted = state.withLock { $0.convergence.predictedPause(after: elapsed) }
@@ -281,9 +288,23 @@ final class Following: Sendable {
     /// Whether no client has the source open any more.
     private func isLeft() async throws(MoveError) -> Bool {
         let writers = try await staged(.underWay) { () throws(VolumeError) in try await source.writers() }
-        guard let writer = writers.first else { return true }
-        let notice = "waiting until \(writer.title) has closed \(move.source.address)"
-        status.change { $0.notice = notice }
+        guard let writer = writers.first else {
+            state.withLock { $0.waitingSince = nil }
+            return true
+        }
+        let now = time.now()
+        let since = state.withLock { state in
+            let since = state.waitingSince ?? now
+            state.waitingSince = since
+            return since
+        }
+        guard now - since < live.patience else {
+            throw MoveError(
+                .resumable, ["\(writer.title) still has \(move.source.address) open, after \(live.patience.text)"],
+                advice: "Stop that client, then give the same command again, which goes on from here; "
+                    + "--freeze-timeout says how long it waits.")
+        }
+        status.change { $0.notice = "waiting until \(writer.title) has closed \(move.source.address)" }
         return false
     }
 
@@ -293,9 +314,28 @@ final class Following: Sendable {
         return status.current.notice ?? "following"
     }
 
+    /// After attempts that were given up.
+    private var isTooSoon: Bool {
+        let now = time.now()
+        return state.withLock { now < $0.nextAttempt }
+    }
+
     private func sayStalled(_ decision: Convergence.Decision?) {
-        let why = decision?.reason ?? "\(Self.mostAttempts) attempts to hand over took too long"
-        let notice = "it can't converge: \(why); 'godwit cutover' hands over all the same, 'godwit cancel' gives it up"
+        guard let why = decision?.reason ?? status.current.rounds.last?.reason else { return }
+        say("it can't converge: \(why); \(Self.ways)")
+    }
+
+    private func sayTooSoon() {
+        let attempts = state.withLock { $0.attempts }
+        say(
+            "\(attempts) attempts to hand over would have taken longer than \(live.convergence.maxPause.text); it tries "
+                + "again within a minute; \(Self.ways)")
+    }
+
+    private static let ways = "'godwit cutover' hands over all the same, 'godwit cancel' gives it up"
+
+    /// Says once what is waited for.
+    private func say(_ notice: String) {
         if status.current.notice != notice { tell(notice) }
         status.change { $0.notice = notice }
     }

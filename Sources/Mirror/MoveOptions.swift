@@ -36,7 +36,7 @@ package struct LiveOptions: Sendable {
     package var source = Retirement.keep
     /// Who holds the writer still; nothing to wait until there is none.
     package var hold: (any WriterHold)?
-    /// How long to wait for the last client to leave.
+    /// How long to wait for the last client to leave, where nobody holds them still.
     package var patience = Duration.seconds(24 * 3600)
 
     package init() {}

@@ -156,17 +156,13 @@ package import Volumes
     }
 
     /// Evicts a client: none of its operations is carried out any more, once this returned.
-    func evict(_ addresses: String) async throws(VolumeError) {
+    func evict(_ client: String) async throws(VolumeError) {
         try await blocking { () throws(VolumeError) in
-            let unbracketed = addresses.trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
-            for address in unbracketed.split(separator: ",") {
-                // "v2:127.0.0.1:0/1234" and "127.0.0.1:0/1234" are both understood without the prefix.
-                let plain = address.split(separator: ":", maxSplits: 1).last.map(String.init) ?? String(address)
-                let bare = address.hasPrefix("v1:") || address.hasPrefix("v2:") ? plain : String(address)
-                let code = unsafe bare.withCString {
+            for address in plainAddresses(of: client) {
+                let code = unsafe address.withCString {
                     unsafe rados_blocklist_add(self.handle, UnsafeMutablePointer(mutating: $0), 3600)
                 }
-                try check(code, "rados_blocklist_add", on: bare)
+                try check(code, "rados_blocklist_add", on: address)
             }
             try check(unsafe rados_wait_for_latest_osdmap(self.handle), "rados_wait_for_latest_osdmap", on: self.fsid)
         }
@@ -178,6 +174,16 @@ package import Volumes
             unsafe rados_pool_reverse_lookup(self.handle, id, buffer, size)
         }
     }
+}
+
+/// The addresses in a client's name, without the protocol's version: "[v2:10.0.0.1:0/7,v1:10.0.0.1:0/7]" has one,
+/// "10.0.0.1:0/7". Those of IPv6 keep their own brackets.
+func plainAddresses(of client: String) -> Set<String> {
+    let list = client.hasPrefix("[v") ? client.dropFirst().dropLast() : client[...]
+    return Set(
+        list.split(separator: ",").map { address in
+            String(address.hasPrefix("v1:") || address.hasPrefix("v2:") ? address.dropFirst(3) : address)
+        })
 }
 
 /// Calls a function that writes a C string into a buffer and returns its length, or a negative errno.

@@ -73,12 +73,7 @@ struct Holder: Codable, Sendable, Equatable {
 
     /// Whether a watcher's address is one of the client's.
     func has(_ address: String) -> Bool {
-        func bare(_ text: Substring) -> Substring {
-            let plain = text.hasPrefix("v1:") || text.hasPrefix("v2:") ? text.dropFirst(3) : text
-            return plain.first == "[" ? plain.dropFirst() : plain
-        }
-        let own = client.filter { $0 != "[" && $0 != "]" }.split(separator: ",").map(bare)
-        return own.contains(bare(address.filter { $0 != "[" && $0 != "]" }[...]))
+        !plainAddresses(of: client).isDisjoint(with: plainAddresses(of: address))
     }
 
     enum Life { case alive, dead, unknown }

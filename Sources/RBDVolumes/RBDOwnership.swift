@@ -160,12 +160,31 @@ extension Image {
 
     /// Breaks what a dead run left: nobody else locks an unfinished target, or by this name.
     func breakAdvisoryLocks() async throws(VolumeError) {
-        for locker in try await advisoryLockers() where locker.cookie == RBDTarget.cookie {
+        try await breakLocks { $0.cookie == RBDTarget.cookie }
+    }
+
+    /// Takes the locks away that a client left which was evicted: whoever needs one would have to, before anything else.
+    func breakLocks(of client: String) async throws(VolumeError) {
+        let addresses = plainAddresses(of: client)
+        try await breakLocks { addresses.contains($0.address) }
+    }
+
+    private func breakLocks(_ isLeft: (Locker) -> Bool) async throws(VolumeError) {
+        for locker in try await lockers() where isLeft(locker) {
             unsafe try await call("rbd_break_lock") { unsafe rbd_break_lock($0, locker.client, locker.cookie) }
         }
     }
 
-    fileprivate func advisoryLockers() async throws(VolumeError) -> [(client: String, cookie: String)] {
+    private struct Locker {
+        /// "client.4127".
+        let client: String
+        let cookie: String
+        /// "127.0.0.1:0/3141".
+        let address: String
+    }
+
+    /// Who holds librbd's exclusive lock, or its advisory ones: they are one and the same to an OSD.
+    private func lockers() async throws(VolumeError) -> [Locker] {
         try await blocking { () throws(VolumeError) in
             var exclusive: Int32 = 0
             var (tagSize, clientsSize, cookiesSize, addressesSize) = (4096, 4096, 4096, 4096)
@@ -178,8 +197,10 @@ extension Image {
                 &addressesSize)
             guard count >= 0 else { throw VolumeError(ceph: Int32(count), "rbd_list_lockers", on: self.title) }
             guard count > 0 else { return [] }
-            let pairs = zip(Image.strings(clients[..<clientsSize]), Image.strings(cookies[..<cookiesSize]))
-            return pairs.prefix(Int(count)).map { (client: $0, cookie: $1) }
+            let found = zip(Image.strings(clients[..<clientsSize]), Image.strings(cookies[..<cookiesSize]))
+            return zip(found, Image.strings(addresses[..<addressesSize])).prefix(Int(count)).map {
+                Locker(client: $0.0, cookie: $0.1, address: $1)
+            }
         }
     }
 }

@@ -89,6 +89,11 @@ package final class RBDSource: SourceVolume {
     package func evict(_ client: String) async throws(VolumeError) {
         guard client != cluster.clientAddresses else { return }
         try await cluster.evict(client)
+        do throws(VolumeError) {
+            try await withImage { image throws(VolumeError) in try await image.breakLocks(of: client) }
+        } catch  where error.kind == .missing {
+            // Removed, and its locks with it.
+        }
     }
 
     package func freeze(as snapshotName: String) async throws(VolumeError) -> Snapshot? {

@@ -25,7 +25,10 @@ struct LiveArguments: ParsableArguments {
             "How the writer is held still: wait, until no client has the source open; exec:COMMAND, which is run with "
                 + "freeze, switch TARGET, thaw; qmp:SOCKET, a running VM.", valueName: "how"))
     var freeze = FreezeArgument.wait
-    @Option(help: "How long each freeze, switch or thaw may take; for 'wait', how long to wait for the clients.")
+    @Option(
+        help: ArgumentHelp(
+            "How long each freeze, switch or thaw may take, by default 30s; with 'wait', how long the clients may "
+                + "stay, by default 24h.", valueName: "time"))
     var freezeTimeout: TimeArgument?
     @Option(help: "What to do with a client that doesn't let go of the source: release, refuse; blocklist, evict it.")
     var fence = LiveOptions.Fence.release
@@ -41,10 +44,12 @@ struct LiveArguments: ParsableArguments {
             // Each would do nothing, and whoever gave it means something else.
             let isOtherwise =
                 freeze != .wait || fence != .release || retirement != .keep || cutover != .auto || throttle != .auto
-                || maxPause.duration != .milliseconds(300) || freezeTimeout != nil
+                || maxPause.duration != .milliseconds(300) || freezeTimeout != nil || maxRounds != 30
+                || throttleFloor.count != .mebibytes(1)
             if isOtherwise {
                 throw ValidationError(
-                    "--max-pause, --throttle, --cutover, --freeze, --fence and --source go with --live only")
+                    "--max-pause, --throttle, --throttle-floor, --max-rounds, --cutover, --freeze, --freeze-timeout, "
+                        + "--fence and --source go with --live only")
             }
             return
         }

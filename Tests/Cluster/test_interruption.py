@@ -6,6 +6,7 @@ import random
 import re
 import secrets
 import signal
+import subprocess
 import sys
 import time
 
@@ -16,6 +17,16 @@ from faults import (
     HOLDER, RECORD, SNAPSHOTS, InterruptedTest, Moment, after, on_terminal, when_kept, write_at_random)
 from harness import KIB, MIB, STANDARD, run, setting, start
 
+# Takes an image's exclusive lock, and keeps it.
+LOCKS = """
+import os, sys, time, rados, rbd
+cluster = rados.Rados(conffile=os.environ["CEPH_CONF"])
+cluster.connect()
+with rbd.Image(cluster.open_ioctx(sys.argv[1]), sys.argv[2]) as image:
+    image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+    print("locked", flush=True)
+    time.sleep(60)
+"""
 # A source without an object map takes other ways than one with it.
 PLAIN = ("layering",)
 # A move of InterruptedTest.history takes about 3 s at this rate.
@@ -330,14 +341,40 @@ class WithinACall(InterruptedTest):
                 self.abort(self.goal)
                 self.assert_nothing(self.goal, image_id)
 
-    def committed(self):
-        """A target that a run has all but finished: the record still stands. :returns: the states it must have"""
+    def committed(self, client=None):
+        """A target that a run has all but finished: the record still stands.
+
+        :param client: who was at the source last
+        :returns: the states it must have
+        """
         states = self.states(self.source)
         self.assertTrue(self.kill(after(0.4), self.source, self.goal, "--bandwidth", "1M"))
-        record = self.record(self.goal) | {"phase": "committing"}
+        record, holder = self.record(self.goal) | {"phase": "committing"}, self.goal.unfinished.metadata[HOLDER]
         self.go_on(self.source, self.goal)
+        if client:
+            self.goal.set_metadata(HOLDER, holder)
+            record["sourceClient"] = client(self.source)
         self.goal.set_metadata(RECORD, json.dumps(record))
         return states
+
+    @staticmethod
+    def dies_with_the_lock(volume):
+        """A client that is killed while it holds the exclusive lock. :returns: its address"""
+        locks = subprocess.Popen([sys.executable, "-c", LOCKS, volume.pool, volume.name], stdout=subprocess.PIPE)
+        locks.stdout.readline()
+        [address] = volume.watchers()
+        locks.kill()
+        locks.wait()
+        locks.stdout.close()
+        return address
+
+    def test_the_lock_of_a_run_that_had_tidied_up(self):
+        """It was killed once nothing was left on the source for which the next one takes that lock."""
+        states = self.committed(client=self.dies_with_the_lock)
+        with self.source.open() as image:
+            self.assertTrue(image.list_lockers(), "the lock that is to be taken away")
+        self.assertEqual(self.go_on(self.source, self.goal)["outcome"], "tidied")
+        self.assert_right(self.source, self.goal, states)
 
     def test_while_it_was_renamed_and_has_two_names(self):
         states = self.committed()

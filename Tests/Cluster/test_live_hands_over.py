@@ -233,6 +233,18 @@ class Waiting(HandOverTest):
         guest.assert_held(target)
         self.assert_same(source, target)
 
+    def case_it_waits_no_longer_than_it_was_told(self):
+        """The client is left as it was, and the same command goes on from there."""
+        source, guest = self.guest(**BUSY)
+        target = self.target()
+        result = self.live(source, target, "--freeze-timeout", "2s", rc=75, timeout=60)
+        self.assertRegex(result.stderr, r"client\.\d+ at .* still has .* open, after 2\.0 s")
+        self.assert_at_source(guest, source)
+        guest.stop()
+        self.assertTrue(self.live(source, target, "--freeze-timeout", "2s")["resumed"])
+        guest.assert_held(target)
+        self.assert_same(source, target)
+
     def case_a_client_that_comes_back_while_the_rest_is_sent(self):
         source, guest = self.guest(size=24 * MIB, rate=0, block_size=64 * KIB, blocks=(1, 1))
         target, watch = self.target(), Watch(self, source)

@@ -44,6 +44,16 @@ struct HolderTests {
         #expect(try changed(["namespace": "pid:[1]"]).life == .unknown)
     }
 
+    @Test(arguments: [
+        ("127.0.0.1:0/31", ["127.0.0.1:0/31"]), ("v1:127.0.0.1:0/31", ["127.0.0.1:0/31"]),
+        ("[v2:10.0.0.1:0/7,v1:10.0.0.1:0/7]", ["10.0.0.1:0/7"]), ("[2001:db8::1]:0/7", ["[2001:db8::1]:0/7"]),
+        ("[v2:[2001:db8::1]:0/7,v1:[2001:db8::1]:0/8]", ["[2001:db8::1]:0/7", "[2001:db8::1]:0/8"]), ("", []),
+    ])
+    func `a client is known by its plain addresses`(name: String, addresses: [String]) throws {
+        #expect(plainAddresses(of: name) == Set(addresses))
+        for address in addresses { #expect(try changed(["client": name]).has(address)) }
+    }
+
     @Test func `a killed process is dead before and after its parent took notice`() throws {
         var child: pid_t = 0
         var arguments = unsafe [strdup("sleep"), strdup("1000"), nil]
