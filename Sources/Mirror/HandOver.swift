@@ -145,7 +145,11 @@ struct HandOver {
             }
         }
         pause.verify = part()
-        // Once more: whoever came meanwhile may have written.
+        // Once more: whoever came meanwhile may have written, and whoever comes now must not. A client that is only
+        // stopped has it open still, and its hold sees to that.
+        if live.hold?.clientsAtSource ?? 0 == 0 {
+            try await staged(.underWay) { () throws(VolumeError) in try await source.lockOut() }
+        }
         if live.hold == nil, let back = try await clientBack() { return back }
         try await fence()
         let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
@@ -215,6 +219,8 @@ struct HandOver {
 
     /// Lets the writer go on at the source, as if nothing had been.
     private func thaw() async throws(MoveError) {
+        // Who goes on writing needs the lock.
+        await source.letGo()
         guard let hold = live.hold else { return }
         try await staged(.underWay) { () throws(VolumeError) in
             try await hold.thaw()

@@ -22,14 +22,16 @@ package struct Relief: Sendable {
         try await hold.thaw()
     }
 
-    /// The same for a move of which only the target is known. After its commit there is nothing to be done: then only
-    /// whoever gives the command again can tell where the writer is.
+    /// The same for a move of which only the target is known, and which is dead for sure. After its commit there is
+    /// nothing to be done: then only whoever gives the command again can tell where the writer is.
     package func run(of target: any TargetVolume) async throws(MoveError) {
         let state = try await staged(.target) { () throws(VolumeError) in try await target.state() }
         guard case .unfinished(let text) = state, !text.isEmpty else {
             return try await staged(.underWay) { () throws(VolumeError) in try await source.lift() }
         }
         let record = try Takeover.read(text, of: target.address)
+        // The writer would wait for the dead one's lock until the cluster has given it up, after 30 s.
+        if let client = record.sourceClient { try? await source.evict(client) }
         try await staged(.underWay) { () throws(VolumeError) in try await run(frozenBy: record.frozenBy) }
     }
 }

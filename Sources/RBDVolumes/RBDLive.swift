@@ -11,6 +11,13 @@ extension RBDSource: LiveSource {
         kept.withLock { $0 = image }
     }
 
+    package func lockOut() async throws(VolumeError) {
+        try await stayOpen()
+        guard let image = kept.withLock({ $0 }), try await image.features().contains(.exclusiveLock) else { return }
+        // Asked for like this, librbd keeps it from whoever else asks (librbd/exclusive_lock/StandardPolicy.cc).
+        unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
+    }
+
     package func letGo() async { await kept.withLock { $0.take() }?.close() }
 
     package func writers() async throws(VolumeError) -> [Writer] {

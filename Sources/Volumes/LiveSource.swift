@@ -10,6 +10,10 @@ package protocol LiveSource: SourceVolume {
     func release(from target: String) async throws(VolumeError)
     /// Keeps it open for what is to come, so that holding a state takes less time.
     func stayOpen() async throws(VolumeError)
+    /// Nobody else can write to it from here on until `letGo`, where the volume has a lock for that: whoever tries gets
+    /// an error. To be asked for once its clients have left.
+    func lockOut() async throws(VolumeError)
+    /// Closes it, and gives the lock back.
     func letGo() async
     /// Who has it open for writing, this process apart.
     func writers() async throws(VolumeError) -> [Writer]
@@ -26,6 +30,7 @@ package protocol LiveSource: SourceVolume {
 extension LiveSource {
     package func claimant(for target: String) async throws(VolumeError) -> Int32? { nil }
     package func stayOpen() async throws(VolumeError) {}
+    package func lockOut() async throws(VolumeError) {}
     package func letGo() async {}
 }
 

@@ -278,7 +278,7 @@ class Cases(LiveTest):
     """
 
     limit = 420
-    at_once = 4
+    at_once = 3
 
     def __init_subclass__(cls, **arguments):
         super().__init_subclass__(**arguments)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import tempfile
 import time
 
@@ -11,6 +12,18 @@ from guests import Guest
 from harness import KIB, MIB
 from live import FOLLOW, MOVED, PATIENT, Cases, Watch
 
+# Writes to an image, and says what became of it.
+INTRUDER = """
+import os, sys, rados, rbd
+cluster = rados.Rados(conffile=os.environ["CEPH_CONF"])
+cluster.connect()
+with rbd.Image(cluster.open_ioctx(sys.argv[1]), sys.argv[2]) as image:
+    try:
+        image.write(b"intruder", 0)
+        print("written")
+    except rbd.Error as error:
+        print(type(error).__name__)
+"""
 QUICK = (*PATIENT, "--freeze-timeout", "3s")
 BUSY = {"rate": 12 * MIB, "block_size": 16 * KIB, "blocks": (1, 2)}
 
@@ -128,7 +141,9 @@ class Hooks(HandOverTest):
     def case_no_such_hook(self):
         source, guest = self.guest(**BUSY)
         target = self.target()
-        for command in "exec:/nowhere/hook", "exec:/etc/hostname", "exec:":
+        unexecutable = self.script("exit 0\n")
+        os.chmod(unexecutable, stat.S_IRUSR | stat.S_IWUSR)
+        for command in "exec:/nowhere/hook", f"exec:{unexecutable}", "exec:":
             result = self.begin(source, target, *QUICK, freeze=command).wait(30)
             self.assertIn(result.rc, (64, 66, 73, 75, 77), result)
             self.assertFalse(target.unfinished.exists, "it was known before the move began")
@@ -200,10 +215,24 @@ class Fences(HandOverTest):
             freeze=guest.hook("--then", f"freeze={thaw}")).wait(90)
         self.assertIn(result.rc, (0, 75), result)
         if result.rc == 0:
-            self.assert_handed_over(guest, source, target)
+            # It came so late that it was shut out: what it wrote failed, and nothing that was acknowledged is lost.
+            self.assertEqual(guest.stop()["address"], target.address)
+            guest.assert_held(target)
             return
         self.assert_at_source(guest, source)
         self.live(source, target, *QUICK, freeze=guest)
+        self.assert_handed_over(guest, source, target)
+
+
+    def case_nobody_writes_to_the_source_once_its_client_goes_on(self):
+        """Whoever opens it while the client is sent on gets an error: a write that was acknowledged would be lost."""
+        source, guest = self.guest(**BUSY)
+        target, told = self.target(), self.script("")
+        command = f"{sys.executable} -c '{INTRUDER}' {source.pool} {source.name}"
+        hook = self.script(f'[ "$1" != switch ] || {command} >{told}\n{guest.hook()[5:]} "$@"\n')
+        self.live(source, target, *QUICK, freeze=f"exec:{hook}")
+        with open(told) as file:
+            self.assertEqual(file.read(), "ReadOnlyImage\n")
         self.assert_handed_over(guest, source, target)
 
 
@@ -248,7 +277,7 @@ class Waiting(HandOverTest):
     def case_a_client_that_comes_back_while_the_rest_is_sent(self):
         source, guest = self.guest(size=24 * MIB, rate=0, block_size=64 * KIB, blocks=(1, 1))
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, "--freeze", "wait", "--bandwidth", "8M")
+        moving = self.begin(source, target, "--freeze", "wait", "--bandwidth", "4M")
         self.when_following(moving, watch, 2, limit=60)
         for _ in range(3):
             # There is a round's worth of megabytes to be sent when it leaves, which takes seconds.

@@ -90,15 +90,15 @@ class Orders(Cases):
     def case_paused_in_the_bulk(self):
         source, guest = self.guest(rate=MIB)
         target, watch = self.target(), Watch(self, source)
-        moving = self.begin(source, target, *PATIENT, "--bandwidth", "16M", freeze=guest)
+        moving = self.begin(source, target, *PATIENT, "--bandwidth", "4M", freeze=guest)
         self.when_bulk(moving, target, watch)
-        time.sleep(0.5)
         # There is nothing to hand over yet.
         self.order("cutover", rc=75)
         self.order("pause")
         time.sleep(5)
         self.assertEqual(watch.rounds, 1)
         self.assertFalse(moving.has_ended)
+        self.order("bandwidth", "40M")
         self.order("resume")
         self.finishes(moving, guest, source, target)
 
@@ -164,7 +164,8 @@ class Orders(Cases):
         self.order("cutover", target.address)
         self.order("cutover", target.address, rc=None)
         self.finishes(moving, guest, source, target)
-        self.assertEqual([verb for verb, _ in guest.calls], ["freeze", "switch"])
+        # An attempt that would have taken longer than was promised is given up.
+        self.assertRegex(" ".join(verb for verb, _ in guest.calls), r"^(freeze thaw )*freeze switch$")
 
     def case_cutover_by_order_although_it_would_take_long(self):
         """The operator's word is above --max-pause, and what it costs is in the report."""
