@@ -41,7 +41,7 @@ final class Following: Sendable {
         self.walk = walk
         self.source = source
         self.live = live
-        state = Mutex(State(convergence: Convergence(live.convergence)))
+        state = Mutex(State(convergence: Convergence(live.convergence, passes: move.options.passes)))
     }
 
     var time: Timekeeper { move.time }

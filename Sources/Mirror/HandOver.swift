@@ -123,15 +123,17 @@ struct HandOver {
         try await fence()
         pause.fence = part()
         let diffed = Mutex(Duration.zero)
-        let (isForced, budget, drainRate) = (isForced, live.convergence.maxPause, drainRate)
+        let drainRate = drainRate / move.options.passes
+        /// Whether it is still within what was promised, if it takes so much longer.
+        @Sendable func fits(_ longer: Duration) -> Bool {
+            live.hold == nil || isForced || time.now() - start + longer + rest <= live.convergence.maxPause
+        }
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
         let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
-            [time, live] dirtied, _ in
+            [time] dirtied, _ in
             diffed.withLock { $0 = time.now() }
-            guard live.hold != nil, !isForced else { return true }
-            let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
-            return time.now() - start + draining + rest <= budget
+            return fits(.seconds(Double(dirtied.bytes) / max(1, drainRate)))
         }
         pause.lastDiff = (diffed.withLock { $0 } - last).seconds
         pause.lastBytes = part() - pause.lastDiff
@@ -155,6 +157,7 @@ struct HandOver {
         let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
             try await source.isUnchanged(since: arrived)
         }
+        guard fits(.zero) else { return .tooLong }
         guard isUnchanged else {
             if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
             throw MoveError(

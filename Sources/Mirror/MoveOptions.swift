@@ -18,6 +18,9 @@ package struct MoveOptions: Sendable {
     package var live: LiveOptions?
 
     package init() {}
+
+    /// How often what is moved is gone through: to compare it, it is read at both ends once more.
+    var passes: Double { verifies ? 3 : 1 }
 }
 
 /// How a live move comes to its end.

@@ -90,11 +90,29 @@ extension Image {
     ) async throws(VolumeError) -> ExtentSet {
         try await blocking { () throws(VolumeError) in
             let found = DiffFound(countsHoles: countsHoles)
+            // It takes the base by its name, which may be another snapshot's by now.
+            try self.expect(base)
             let code = unsafe rbd_diff_iterate2(
                 self.handle, base?.name, range.offset.bytes, range.length.bytes, 1, wholeObjects ? 1 : 0, collectDiff,
                 Unmanaged.passUnretained(found).toOpaque())
             guard code >= 0 else { throw VolumeError(ceph: code, "rbd_diff_iterate2", on: self.title) }
+            try self.expect(base)
             return ExtentSet(found.extents)
+        }
+    }
+}
+
+extension Image {
+    /// - Throws: `missing` if that name isn't that snapshot's.
+    fileprivate func expect(_ snapshot: Snapshot?) throws(VolumeError) {
+        guard let snapshot else { return }
+        var id: UInt64 = 0
+        let code = unsafe rbd_snap_get_id(handle, snapshot.name, &id)
+        try check(code, "rbd_snap_get_id", on: "\(title)@\(snapshot.name)")
+        guard id == snapshot.id else {
+            throw VolumeError(
+                .missing, "rbd_snap_get_id", on: "\(title)@\(snapshot.name)",
+                reason: "that name is another snapshot's now")
         }
     }
 }
