@@ -192,7 +192,7 @@ package struct Move: Sendable {
         ).run(snapshots, head: head, within: part)
         guard differences.isEmpty else {
             throw MoveError(
-                .resumable,
+                .differs,
                 ["\(target.address) isn't finished, as it differs from \(source.address):"]
                     + differences.map { "  \($0)" },
                 advice: "Look at both clusters' health, then 'godwit abort \(target.address)' and move it again.")

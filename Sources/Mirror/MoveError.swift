@@ -10,6 +10,8 @@ package struct MoveError: Error, Sendable {
         case noTarget
         /// What was done so far stands: the same command goes on from there.
         case resumable
+        /// Source and target aren't the same.
+        case differs
         case forbidden
     }
 

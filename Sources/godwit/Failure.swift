@@ -19,6 +19,7 @@ enum Status {
         case .unreachable: unreachable
         case .noTarget: noTarget
         case .resumable: resumable
+        case .differs: differs
         case .forbidden: forbidden
         }
     }

@@ -229,7 +229,7 @@ struct MoveInterruptionTests {
         let failure = await error { () throws(MoveError) in
             try await site.move(options, throughTarget: { FaultyTarget($0, .dropsAWrite) })
         }
-        #expect(failure?.kind == .resumable)
+        #expect(failure?.kind == .differs)
         // The second write is the second step's first.
         #expect(failure?.lines.contains { $0.contains("dienstag ☃ größe: differs first at bytes 1000 to ") } == true)
         #expect(failure?.advice?.contains("godwit abort memory:target") == true)
