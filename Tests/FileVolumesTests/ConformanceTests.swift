@@ -19,6 +19,9 @@ import Testing
     @Test(arguments: SourceCheck.all)
     func `memory as a source`(check: SourceCheck) async throws { try await check.run(.memory()) }
 
+    @Test(arguments: LiveSourceCheck.all)
+    func `memory as the source of a live move`(check: LiveSourceCheck) async throws { try await check.run(.memory()) }
+
     @Test(arguments: SourceCheck.all)
     func `memory without snapshots as a source`(check: SourceCheck) async throws {
         try await check.run(.memory(holdsSnapshots: false))

@@ -94,3 +94,20 @@ extension SourceKind {
         }
     }
 }
+
+extension LiveSourceSite {
+    static func memory() -> LiveSourceSite {
+        let place = MemoryVolume.Place()
+        place.make(size: .mebibytes(1))
+        let writer = Writer(title: "a client", client: "1")
+        return LiveSourceSite(
+            source: { MemoryVolume(at: place, address: "memory:live") },
+            attach: {
+                place.attach(writer)
+                return { place.detach(writer) }
+            },
+            limit: { place.limit.map { String($0.bytesPerSecond) } },
+            setLimit: { limit in place.limit = limit.flatMap(UInt64.init).map { ByteRate(bytesPerSecond: $0) } },
+            remove: {})
+    }
+}

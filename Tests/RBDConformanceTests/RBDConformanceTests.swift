@@ -9,4 +9,7 @@ struct RBDConformance {
 
     @Test(arguments: SourceCheck.all)
     func `an image as a source`(check: SourceCheck) async throws { try await check.run(.rbd) }
+
+    @Test(arguments: LiveSourceCheck.all)
+    func `an image as the source of a live move`(check: LiveSourceCheck) async throws { try await check.run(.rbd()) }
 }

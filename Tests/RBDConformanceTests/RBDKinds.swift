@@ -93,3 +93,34 @@ extension SourceKind {
             remove: { clear(image) })
     }
 }
+
+extension LiveSourceSite {
+    static func rbd() throws -> LiveSourceSite {
+        let image = newName("fast")
+        let limit = "conf_rbd_qos_write_bps_limit"
+        _ = try RBDConformanceTests.rbd("create", image, "--size", "16M")
+        return LiveSourceSite(
+            source: { try await RBDSource.connect(to: try address(of: image)) },
+            attach: {
+                let client = try await RBDSource.connect(to: try address(of: image))
+                try await client.stayOpen()
+                return { await client.letGo() }
+            },
+            limit: {
+                // It isn't there where this fails.
+                (try? run("rbd", ["image-meta", "get", image, limit]))?.split(separator: "\n").first
+                    .map(String.init)
+            },
+            setLimit: { value in
+                if let value {
+                    _ = try run("rbd", ["image-meta", "set", image, limit, value])
+                } else {
+                    _ = try? run("rbd", ["image-meta", "remove", image, limit])
+                }
+            },
+            remove: {
+                clear(image)
+                clear(image + ".godwit-moved")
+            })
+    }
+}
