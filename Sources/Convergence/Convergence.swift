@@ -98,6 +98,8 @@ package struct Convergence: Sendable {
     /// A rate that was measured over a longer time than this many of the next tells little of it: what is written again
     /// and again counts once.
     private static let comparable = 1.3
+    /// Rounds in which a writer that is far below the drain rate may be too fast: one long snapshot tells little.
+    private static let leniency = 2
     /// Rounds at the floor, or at a limit that can't go lower, before it is said that it can't converge.
     private static let patience = 3
 
@@ -108,6 +110,7 @@ package struct Convergence: Sendable {
     private var drain = DrainRate()
     private var last: Observation?
     private var atLowest = 0
+    private var lenient = 0
     /// What a hand-over takes besides draining: freeze, snapshot, diff, fence, commit, switch.
     private var handOverCost: Duration
 
@@ -169,6 +172,12 @@ package struct Convergence: Sendable {
                 "dirtied at \(ByteRate(figures.dirty).text), drained at \(ByteRate(figures.drain).text): "
                     + "it doesn't converge, and the writer may not be slowed")
         }
+        if limit == nil, figures.dirty <= Self.largestShare * figures.drain, lenient < Self.leniency {
+            lenient += 1
+            return decision(
+                .goOn,
+                "dirtied at \(ByteRate(figures.dirty).text), far below the \(ByteRate(figures.drain).text) drained")
+        }
         return throttled(figures, left: left, decision)
     }
 
@@ -227,7 +236,7 @@ package struct Convergence: Sendable {
     /// The limit isn't in force any more, whoever took it back.
     package mutating func lifted() {
         limit = nil
-        atLowest = 0
+        (atLowest, lenient) = (0, 0)
     }
 
     /// What a hand-over is going to take besides draining, as was just looked at.

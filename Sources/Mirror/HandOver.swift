@@ -63,16 +63,19 @@ struct HandOver {
         let rest = Self.commitCost + switching
         following.status.change { $0.phase = .handingOver }
         move.progress.begin("handing over")
-        var pause = Report.Pause()
-        let start = time.now()
+        var still = Standstill(at: time.now())
         walk.hurry(true)
         defer { walk.hurry(false) }
         do throws(MoveError) {
-            switch try await lastRound(seen, rest: rest, &report, &pause, start) {
-            case .moved(let description): try await commit(as: description, &pause)
+            try await freeze()
+            still.parts.freeze = still.part(time.now())
+            var end = try await lastRound(seen, rest: rest, &report, &still)
+            while case .changed = end, still.hasEvicted { end = try await lastRound(seen, rest: rest, &report, &still) }
+            switch end {
+            case .moved(let description): try await commit(as: description, &still.parts)
             case .tooLong:
                 try await thaw()
-                let spent = time.now() - start
+                let spent = time.now() - still.began
                 following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
                 return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
             case .changed(let what):
@@ -82,9 +85,9 @@ struct HandOver {
         } catch {
             try await thaw(after: error)
         }
-        try await switchOver(&pause)
-        pause.seconds = (time.now() - start).seconds
-        report.pause = pause
+        try await switchOver(&still.parts)
+        still.parts.seconds = (time.now() - still.began).seconds
+        report.pause = still.parts
         // The writer goes on.
         try await staged(.underWay) { () throws(VolumeError) in
             try await walk.note { record in
@@ -97,6 +100,26 @@ struct HandOver {
         return .done
     }
 
+    /// The writer's, as it goes on.
+    private struct Standstill {
+        let began: Duration
+        var parts = Report.Pause()
+        /// Whether a client was evicted: it couldn't go on at the source, so it is handed over, however long that takes.
+        var hasEvicted = false
+        private var last: Duration
+
+        init(at now: Duration) { (began, last) = (now, now) }
+
+        /// How long it took since the last part ended, in seconds.
+        mutating func part(_ now: Duration) -> Double {
+            defer { last = now }
+            return (now - last).seconds
+        }
+
+        /// How long before `now` the last part ended.
+        func since(_ now: Duration) -> Double { (now - last).seconds }
+    }
+
     private enum LastRound {
         /// All is at the target, which is to be this.
         case moved(VolumeDescription)
@@ -106,37 +129,31 @@ struct HandOver {
     }
 
     private func lastRound(
-        _ seen: VolumeDescription, rest: Duration, _ report: inout Report, _ pause: inout Report.Pause,
-        _ start: Duration
+        _ seen: VolumeDescription, rest: Duration, _ report: inout Report, _ still: inout Standstill
     ) async throws(MoveError) -> LastRound {
-        var last = start
-        /// How long it took since the last part ended.
-        func part() -> Double {
-            let now = time.now()
-            defer { last = now }
-            return (now - last).seconds
-        }
         let changed = LastRound.changed("the snapshots of \(source.address) changed meanwhile")
-        try await freeze()
-        pause.freeze = part()
-        if live.hold == nil, let back = try await clientBack() { return back }
-        try await fence()
-        pause.fence = part()
-        let diffed = Mutex(Duration.zero)
-        let drainRate = drainRate / move.options.passes
+        let began = still.began
         /// Whether it is still within what was promised, if it takes so much longer.
         @Sendable func fits(_ longer: Duration) -> Bool {
-            live.hold == nil || isForced || time.now() - start + longer + rest <= live.convergence.maxPause
+            live.hold == nil || isForced || time.now() - began + longer + rest <= live.convergence.maxPause
         }
+        if live.hold == nil, let back = try await clientBack() { return back }
+        guard still.hasEvicted || live.fence != .blocklist || fits(.zero) else { return .tooLong }
+        try await fence(&still)
+        still.parts.fence += still.part(time.now())
+        let diffed = Mutex(Duration.zero)
+        let drainRate = drainRate / move.options.passes
+        let hasEvicted = still.hasEvicted
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
         let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
             [time] dirtied, _ in
             diffed.withLock { $0 = time.now() }
-            return fits(.seconds(Double(dirtied.bytes) / max(1, drainRate)))
+            return hasEvicted || fits(.seconds(Double(dirtied.bytes) / max(1, drainRate)))
         }
-        pause.lastDiff = (diffed.withLock { $0 } - last).seconds
-        pause.lastBytes = part() - pause.lastDiff
+        let lastDiff = max(0, still.since(diffed.withLock { $0 }))
+        still.parts.lastDiff += lastDiff
+        still.parts.lastBytes += still.part(time.now()) - lastDiff
         guard case .at(let arrived) = arrival else { return .tooLong }
         if move.options.verifies, let arrived {
             do throws(MoveError) {
@@ -146,18 +163,18 @@ struct HandOver {
                 throw error
             }
         }
-        pause.verify = part()
+        still.parts.verify += still.part(time.now())
         // Once more: whoever came meanwhile may have written, and whoever comes now must not. A client that is only
         // stopped has it open still, and its hold sees to that.
         if live.hold?.clientsAtSource ?? 0 == 0 {
             try await staged(.underWay) { () throws(VolumeError) in try await source.lockOut() }
         }
         if live.hold == nil, let back = try await clientBack() { return back }
-        try await fence()
+        try await fence(&still)
         let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
             try await source.isUnchanged(since: arrived)
         }
-        guard fits(.zero) else { return .tooLong }
+        guard still.hasEvicted || fits(.zero) else { return .tooLong }
         guard isUnchanged else {
             if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
             throw MoveError(
@@ -166,7 +183,7 @@ struct HandOver {
         }
         let standing = try await staged(.underWay) { () throws(VolumeError) in try await source.standing() }
         guard move.options.snapshots == .none || standing.snapshots == walk.carried else { return changed }
-        pause.fence += part()
+        still.parts.fence += still.part(time.now())
         var description = seen
         description.size = standing.size
         if move.options.snapshots == .all { description.snapshots = standing.snapshots }
@@ -205,11 +222,11 @@ struct HandOver {
     }
 
     /// Makes sure that nobody can write to the source.
-    private func fence() async throws(MoveError) {
-        try await staged(.underWay) { () throws(VolumeError) in
+    private func fence(_ still: inout Standstill) async throws(MoveError) {
+        let hasEvicted = try await staged(.underWay) { () throws(VolumeError) in
             let writers = try await source.writers()
             let expected = live.hold?.clientsAtSource ?? 0
-            guard writers.count > expected else { return }
+            guard writers.count > expected else { return false }
             guard live.fence == .blocklist, expected == 0 else {
                 throw VolumeError(
                     .busy, "fence", on: source.address,
@@ -217,7 +234,9 @@ struct HandOver {
                     advice: "The freeze has to make every client close it; --fence blocklist evicts those that don't.")
             }
             for writer in writers { try await source.evict(writer.client) }
+            return true
         }
+        still.hasEvicted = still.hasEvicted || hasEvicted
     }
 
     /// Lets the writer go on at the source, as if nothing had been.
