@@ -41,6 +41,8 @@ class ClusterTest(unittest.TestCase):
 
     # Seconds after which the whole run is ended with a traceback: a test that waits for ever is a failure.
     limit = 240
+    # Whether nothing else may run meanwhile, as it is about how long something takes.
+    alone = False
     maxDiff = 4000
 
     def setUp(self):

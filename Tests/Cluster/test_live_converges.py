@@ -14,7 +14,9 @@ FAST = {"rate": 0, "block_size": 64 * KIB, "blocks": (1, 1), "depth": 8}
 
 
 class UnderTheDrainRate(LiveTest):
-    """Alone on the machine: these are about how long the guest stands still."""
+    """These are about how long the guest stands still."""
+
+    alone = True
 
     def test_it_is_never_throttled(self):
         source, guest = self.guest(rate=8 * MIB)

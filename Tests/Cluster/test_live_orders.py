@@ -150,7 +150,8 @@ class Orders(Cases):
             self.order("cancel", target.address)
             result = moving.wait(30)
             self.assertEqual(result.rc, 75, result)
-            self.assertEqual(guest.calls, [])
+            # It may have tried to hand over before.
+            self.assertRegex(" ".join(verb for verb, _ in guest.calls), r"^(freeze thaw ?)*$")
             self.assert_at_source(guest, source)
             self.assertFalse(target.exists)
             if target.unfinished.exists:
