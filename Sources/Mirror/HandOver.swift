@@ -73,11 +73,13 @@ struct HandOver {
             while case .changed = end, still.hasEvicted { end = try await lastRound(seen, rest: rest, &report, &still) }
             switch end {
             case .moved(let description): try await commit(as: description, &still.parts)
-            case .tooLong:
-                try await thaw()
+            case .tooLong(let expected):
                 let spent = time.now() - still.began
+                try await thaw()
                 following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
-                return .notNow("it would have taken longer than \(live.convergence.maxPause.text)")
+                return .notNow(
+                    "it would have taken \(expected.text), longer than \(live.convergence.maxPause.text); the writer stood "
+                        + "still for \((time.now() - still.began).text)")
             case .changed(let what):
                 try await thaw()
                 return .notNow(what)
@@ -123,7 +125,8 @@ struct HandOver {
     private enum LastRound {
         /// All is at the target, which is to be this.
         case moved(VolumeDescription)
-        case tooLong
+        /// Longer than was promised: so long.
+        case tooLong(Duration)
         /// The user's snapshots are others now, or a client came back whom nobody holds.
         case changed(String)
     }
@@ -133,12 +136,17 @@ struct HandOver {
     ) async throws(MoveError) -> LastRound {
         let changed = LastRound.changed("the snapshots of \(source.address) changed meanwhile")
         let began = still.began
+        let expected = Mutex(Duration.zero)
         /// Whether it is still within what was promised, if it takes so much longer.
         @Sendable func fits(_ longer: Duration) -> Bool {
-            live.hold == nil || isForced || time.now() - began + longer + rest <= live.convergence.maxPause
+            let whole = time.now() - began + longer + rest
+            expected.withLock { $0 = whole }
+            return live.hold == nil || isForced || whole <= live.convergence.maxPause
         }
         if live.hold == nil, let back = try await clientBack() { return back }
-        guard still.hasEvicted || live.fence != .blocklist || fits(.zero) else { return .tooLong }
+        guard still.hasEvicted || live.fence != .blocklist || fits(.zero) else {
+            return .tooLong(expected.withLock { $0 })
+        }
         try await fence(&still)
         still.parts.fence += still.part(time.now())
         let diffed = Mutex(Duration.zero)
@@ -154,7 +162,7 @@ struct HandOver {
         let lastDiff = max(0, still.since(diffed.withLock { $0 }))
         still.parts.lastDiff += lastDiff
         still.parts.lastBytes += still.part(time.now()) - lastDiff
-        guard case .at(let arrived) = arrival else { return .tooLong }
+        guard case .at(let arrived) = arrival else { return .tooLong(expected.withLock { $0 }) }
         if move.options.verifies, let arrived {
             do throws(MoveError) {
                 try await verify(arrived, &report)
@@ -174,7 +182,7 @@ struct HandOver {
         let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
             try await source.isUnchanged(since: arrived)
         }
-        guard still.hasEvicted || fits(.zero) else { return .tooLong }
+        guard still.hasEvicted || fits(.zero) else { return .tooLong(expected.withLock { $0 }) }
         guard isUnchanged else {
             if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
             throw MoveError(

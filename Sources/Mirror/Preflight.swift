@@ -71,7 +71,9 @@ package struct Preflight: Sendable {
     private func sourceObstacles() async throws(MoveError) -> [Obstacle] {
         let found = try await staged(.source) { () throws(VolumeError) in try await move.source.obstacles() }
         // A live move is made because somebody has it open.
-        return move.live == nil ? found : found.filter { $0.kind != .busy }
+        guard move.live != nil, let source = move.source as? any LiveSource else { return found }
+        let more = try await staged(.source) { () throws(VolumeError) in try await source.liveObstacles() }
+        return found.filter { $0.kind != .busy } + more
     }
 
     func targetObstacles(to description: VolumeDescription) async throws(MoveError) -> [Obstacle] {

@@ -5,15 +5,43 @@ package import Volumes
 
 // An image that is moved while its clients write to it.
 extension RBDSource: LiveSource {
+    /// librbd has whoever holds the exclusive lock finish its writes before a snapshot is made. A client without that
+    /// lock goes on with writes that it had begun: they still get into the snapshot once it was read, and no diff shows
+    /// them (Docs/Decisions/0008).
+    package func liveObstacles() async throws(VolumeError) -> [Obstacle] {
+        let features = try await withImage { image throws(VolumeError) in try await image.features() }
+        guard !features.contains(.exclusiveLock) else { return [] }
+        return [
+            Obstacle(
+                .unsupported,
+                "\(address) has no exclusive lock: a snapshot of it isn't one moment of its clients' writes",
+                remedy:
+                    "Enable it: 'rbd feature enable \(pool.path)/\(name) exclusive-lock'; librbd's clients take it up as "
+                    + "they run. Or stop them, and move it without --live.")
+        ]
+    }
+
     package func stayOpen() async throws(VolumeError) {
         guard kept.withLock({ $0 == nil }) else { return }
         let image = try await Image.open(name, in: pool, title: address, for: .writing)
+        do throws(VolumeError) {
+            guard try await image.features().contains(.exclusiveLock) else {
+                throw VolumeError(
+                    .unsupported, "open", on: address, reason: "its exclusive lock was disabled meanwhile",
+                    advice:
+                        "Nothing tells any more what was written: 'godwit abort', and begin anew with the lock enabled."
+                )
+            }
+        } catch {
+            await image.close()
+            throw error
+        }
         kept.withLock { $0 = image }
     }
 
     package func lockOut() async throws(VolumeError) {
         try await stayOpen()
-        guard let image = kept.withLock({ $0 }), try await image.features().contains(.exclusiveLock) else { return }
+        guard let image = kept.withLock({ $0 }) else { return }
         // Asked for like this, librbd keeps it from whoever else asks (librbd/exclusive_lock/StandardPolicy.cc).
         unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
     }

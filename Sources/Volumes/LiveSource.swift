@@ -15,6 +15,8 @@ package protocol LiveSource: SourceVolume {
     func lockOut() async throws(VolumeError)
     /// Closes it, and gives the lock back.
     func letGo() async
+    /// What stands against moving it while its clients go on, besides what `obstacles` says. Reads; changes nothing.
+    func liveObstacles() async throws(VolumeError) -> [Obstacle]
     /// Who has it open for writing, this process apart.
     func writers() async throws(VolumeError) -> [Writer]
     /// Holds each client's writes to that rate. What it was held to before is written down with the volume in the same
@@ -28,6 +30,7 @@ package protocol LiveSource: SourceVolume {
 }
 
 extension LiveSource {
+    package func liveObstacles() async throws(VolumeError) -> [Obstacle] { [] }
     package func claimant(for target: String) async throws(VolumeError) -> Int32? { nil }
     package func stayOpen() async throws(VolumeError) {}
     package func lockOut() async throws(VolumeError) {}

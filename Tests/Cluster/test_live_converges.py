@@ -97,7 +97,7 @@ class Rates(Cases):
     def case_a_guest_that_writes_nothing(self):
         source, guest = self.guest(rate=1, length=16 * MIB)
         target = self.target()
-        report = self.live(source, target, freeze=guest)
+        report = self.live(source, target, *PATIENT, freeze=guest)
         guest.rate(4 * MIB)
         self.assert_handed_over(guest, source, target)
         self.assert_rounds(report)

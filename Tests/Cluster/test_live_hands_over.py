@@ -175,7 +175,7 @@ class Fences(HandOverTest):
     def case_a_liar_is_evicted_and_nothing_is_lost(self):
         """What it went on to write before it was cut off is at the target: it was acknowledged."""
         for _ in range(2):
-            source, guest = self.guest(size=32 * MIB, rate=0, block_size=16 * KIB, blocks=(1, 1), depth=8)
+            source, guest = self.guest(size=32 * MIB, rate=24 * MIB, block_size=16 * KIB, blocks=(1, 1), depth=8)
             target = self.target()
             result = self.begin(
                 source, target, *QUICK, "--fence", "blocklist", "--bandwidth", "20M",
@@ -207,7 +207,7 @@ class Fences(HandOverTest):
 
     def case_a_guest_that_comes_back_in_the_pause(self):
         """It was frozen, and somebody has started it again before the move is committed."""
-        source, guest = self.guest(size=16 * MIB, rate=0, block_size=64 * KIB, blocks=(1, 1))
+        source, guest = self.guest(size=16 * MIB, rate=24 * MIB, block_size=64 * KIB, blocks=(1, 1))
         target = self.target()
         thaw = self.script(f"(sleep 0.4; {guest.hook()[5:]} thaw) >/dev/null 2>&1 &\n")
         result = self.begin(
@@ -275,7 +275,7 @@ class Waiting(HandOverTest):
         self.assert_same(source, target)
 
     def case_a_client_that_comes_back_while_the_rest_is_sent(self):
-        source, guest = self.guest(size=24 * MIB, rate=0, block_size=64 * KIB, blocks=(1, 1))
+        source, guest = self.guest(size=24 * MIB, rate=24 * MIB, block_size=64 * KIB, blocks=(1, 1))
         target, watch = self.target(), Watch(self, source)
         moving = self.begin(source, target, "--freeze", "wait", "--bandwidth", "4M")
         self.when_following(moving, watch, 2, limit=60)

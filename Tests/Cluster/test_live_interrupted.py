@@ -13,7 +13,7 @@ from live import FOLLOW, Cases, Watch
 
 BUSY = {"rate": 36 * MIB, "block_size": 64 * KIB, "blocks": (1, 1), "depth": 8}
 # A throttled move of a few seconds.
-QUICKLY = ("--max-pause", "600ms", "--bandwidth", "48M")
+QUICKLY = ("--max-pause", "800ms", "--bandwidth", "16M")
 SLOWLY = ("--max-pause", "1s", "--bandwidth", "20M")
 
 
@@ -26,7 +26,7 @@ class Kills(Cases):
 
     at_once = 2
     # For all of it, in seconds: the guest must not stand still for long because somebody was killed.
-    patience = 240
+    patience = 300
     # A client that was killed counts as there for 30 s.
     single = 60
 
@@ -56,16 +56,16 @@ class Kills(Cases):
         return any(call["verb"] == verb and "status" in call for call in begun["guest"].log[begun["calls"]:])
 
     def case_13_kills(self):
-        self.kills(13, rate=0)
+        self.kills(13, rate=24 * MIB)
 
     def case_12_kills_with_a_cache(self):
-        self.kills(12, rate=40 * MIB, cache=True)
+        self.kills(12, rate=24 * MIB, cache=True)
 
     def kills(self, count, **guest):
         seed = int(os.environ.get("GODWIT_SEED") or secrets.randbelow(1 << 32))
         print(f"  {count} kills: to repeat: GODWIT_SEED={seed}", file=sys.stderr)
         chance = random.Random(f"{seed} {count}")
-        source, guest = self.guest(size=48 * MIB, block_size=16 * KIB, blocks=(1, 4), depth=8, **guest)
+        source, guest = self.guest(size=32 * MIB, block_size=16 * KIB, blocks=(1, 4), depth=8, **guest)
         moments, killed, begin = self.moments(chance, count), 0, time.monotonic()
         while killed < count:
             source.set_metadata("conf_rbd_qos_write_bps_limit", "104857600")

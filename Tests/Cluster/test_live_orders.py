@@ -7,7 +7,7 @@ from live import FOLLOW, PATIENT, Cases, Watch
 
 # Where such a guest has to be slowed down.
 SLOWED = ("--bandwidth", "20M", "--max-pause", "1s")
-FAST = {"rate": 0, "block_size": 64 * KIB, "blocks": (1, 1), "depth": 8}
+FAST = {"rate": 40 * MIB, "block_size": 64 * KIB, "blocks": (1, 1), "depth": 8}
 
 
 class Orders(Cases):
