@@ -10,6 +10,8 @@ package struct Pacer: Sendable {
     private let rate: ByteRate
     /// When the bytes counted so far are paid for.
     private var paid: Duration = .zero
+    /// What all that was set right comes to: whoever waits already waits so much longer, or shorter.
+    package private(set) var corrected: Duration = .zero
 
     /// - Parameter rate: Above zero.
     package init(_ rate: ByteRate) { self.rate = rate }
@@ -24,6 +26,8 @@ package struct Pacer: Sendable {
     /// Sets right what was counted before it was known.
     package mutating func correct(from counted: ByteCount, to moved: ByteCount) {
         let bytes = Double(moved.bytes) - Double(counted.bytes)
-        paid += .seconds(bytes / Double(max(rate.bytesPerSecond, 1)))
+        let time = Duration.seconds(bytes / Double(max(rate.bytesPerSecond, 1)))
+        paid += time
+        corrected += time
     }
 }

@@ -12,6 +12,9 @@ final class Pacing: Sendable {
         var isHurried = false
     }
 
+    /// How soon it is noticed that there is less to wait, or that a stop was asked for.
+    private static let longestSleep = Duration.milliseconds(20)
+
     private let state = Mutex(State())
     private let paused = Mutex<(@Sendable () async -> Void)?>(nil)
     private let controls: MoveControls
@@ -33,13 +36,16 @@ final class Pacing: Sendable {
             await time.sleep(.milliseconds(50))
         }
         let rate = controls.bandwidth
-        let (counted, wait) = begin(piece)
+        let (counted, wait, corrected) = begin(piece)
         guard wait > .zero else { return counted }
         if wait > .seconds(5) { progress.notice("held back by the bandwidth") }
         let end = time.now() + wait
         // What was to wait under one rate doesn't wait under another.
-        while !stop.isAsked, time.now() < end, controls.bandwidth == rate {
-            await time.sleep(min(.milliseconds(100), end - time.now()))
+        while !stop.isAsked, controls.bandwidth == rate {
+            // The pieces before this one may have come to less than was counted: a round's to much less than the bulk's.
+            let rest = end + (state.withLock { $0.pacer?.corrected ?? corrected } - corrected) - time.now()
+            guard rest > .zero else { break }
+            await time.sleep(min(Self.longestSleep, rest))
         }
         return counted
     }
@@ -51,7 +57,8 @@ final class Pacing: Sendable {
     func whenPaused(_ body: @escaping @Sendable () async -> Void) { paused.withLock { $0 = body } }
 
     /// Counts a piece before it is moved, as what pieces usually come to.
-    private func begin(_ piece: Extent) -> (counted: ByteCount, wait: Duration) {
+    /// - Returns: What was counted, how long to wait, and what had been set right by then.
+    private func begin(_ piece: Extent) -> (counted: ByteCount, wait: Duration, corrected: Duration) {
         let rate = controls.bandwidth
         return state.withLock { state in
             if state.rate != rate {
@@ -59,7 +66,8 @@ final class Pacing: Sendable {
                 state.pacer = rate.map { Pacer($0) }
             }
             let counted = min(state.usual ?? piece.length, piece.length)
-            return (counted, state.pacer?.wait(after: counted, now: time.now()) ?? .zero)
+            let wait = state.pacer?.wait(after: counted, now: time.now()) ?? .zero
+            return (counted, wait, state.pacer?.corrected ?? .zero)
         }
     }
 

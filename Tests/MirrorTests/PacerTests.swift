@@ -35,6 +35,15 @@ struct PacerTests {
         #expect(now >= .milliseconds(3_608_899) && now <= .seconds(3610))
     }
 
+    @Test func `whoever waits already is told what was set right`() {
+        var pacer = Pacer(rate)
+        #expect(pacer.wait(after: ByteCount(4_000_000), now: .zero) == .seconds(4))
+        let before = pacer.corrected
+        pacer.correct(from: ByteCount(4_000_000), to: ByteCount(400_000))
+        #expect(pacer.corrected - before == .milliseconds(-3600))
+        #expect(pacer.wait(after: .zero, now: .zero) == .milliseconds(400))
+    }
+
     @Test func `a rate of nothing is slow, and no division by zero`() {
         var pacer = Pacer(ByteRate(bytesPerSecond: 0))
         #expect(pacer.wait(after: ByteCount(10), now: .zero) == .seconds(10))
