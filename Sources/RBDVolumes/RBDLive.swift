@@ -61,7 +61,8 @@ extension RBDSource: LiveSource {
         let (present, mark) = try await throttle(header)
         // Whoever changed it since knew better than the mark.
         let previous = mark.map { present == $0.set ? $0.previous : present } ?? present
-        if let own = previous.flatMap(ThrottleMark.bytesPerSecond), own <= rate {
+        let inForce = if let previous { previous } else { try await poolThrottle() }
+        if let own = inForce.flatMap(ThrottleMark.bytesPerSecond), own <= rate {
             try await lift()
             return own
         }
@@ -133,12 +134,26 @@ extension RBDSource: LiveSource {
         return (values[0], values[1].flatMap(ThrottleMark.init(encoded:)))
     }
 
+    /// The limit of all images of the pool that have none of their own (`rbd config pool set`).
+    private func poolThrottle() async throws(VolumeError) -> [UInt8]? {
+        let pool = try Pool(cluster, name: pool.name, namespace: "")
+        return try await pool.metadata([ThrottleMark.key], of: "rbd_info")?[0]
+    }
+
     /// The values of an image's metadata, straight from its header.
     private func values(_ keys: [String], _ header: String) async throws(VolumeError) -> [[UInt8]?] {
-        let calls = keys.map { ClassCall("metadata_get", CephEncoder.string($0)) }
-        guard let answers = try await pool.call(calls, on: header) else {
+        guard let values = try await pool.metadata(keys, of: header) else {
             throw VolumeError(ceph: -2, "exec", on: "object \(header) of pool \(pool.path)")
         }
+        return values
+    }
+}
+
+extension Pool {
+    /// Values of the metadata in an object; nothing if there is no such object.
+    fileprivate func metadata(_ keys: [String], of object: String) async throws(VolumeError) -> [[UInt8]?]? {
+        let calls = keys.map { ClassCall("metadata_get", CephEncoder.string($0)) }
+        guard let answers = try await call(calls, on: object) else { return nil }
         var values: [[UInt8]?] = []
         for answer in answers {
             guard answer.code != -2 else {
@@ -146,7 +161,7 @@ extension RBDSource: LiveSource {
                 continue
             }
             values.append(
-                try answer.decoded(of: header, in: pool) { decoder throws(CephDecoder.Malformed) in
+                try answer.decoded(of: object, in: self) { decoder throws(CephDecoder.Malformed) in
                     try decoder.byteString()
                 })
         }

@@ -2,7 +2,7 @@
 
 import time
 
-from harness import KIB, MIB
+from harness import KIB, MIB, cluster
 from live import FOLLOW, PATIENT, Cases, Watch
 
 # Where such a guest has to be slowed down.
@@ -128,6 +128,22 @@ class Orders(Cases):
         self.until(lambda: watch.limit is None, "the limit to be lifted", 10, moving)
         self.order("cutover", target.address)
         self.finishes(moving, guest, source, target)
+
+    def case_a_limit_above_that_of_the_pool(self):
+        """A limit of the image's own would take the place of the pool's."""
+        pool = self.pool("limited")
+        source, guest = self.guest(pool=pool, rate=6 * MIB)
+        cluster().tool("rbd", "config", "pool", "set", pool, "rbd_qos_write_bps_limit", str(2 * MIB))
+        target, watch = self.target(), Watch(self, source)
+        moving = self.begin(source, target, *FOLLOW, freeze=guest)
+        self.when_following(moving, watch, 1)
+        self.order("throttle", target.address, "5M")
+        time.sleep(5)
+        self.order("throttle", target.address, "1M")
+        self.until(lambda: watch.limit is not None, "the limit that was asked for", 30, moving)
+        self.order("cutover", target.address)
+        self.finishes(moving, guest, source, target)
+        self.assertEqual(watch.end().values, [None, str(MIB), None])
 
     def case_bandwidth(self):
         source, guest = self.guest(rate=MIB)
