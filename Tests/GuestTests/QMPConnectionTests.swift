@@ -50,7 +50,7 @@ struct QMPConnectionTests {
                 ]
         }
         try await with(script) { server in
-            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(5))
+            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(60))
             try await connection.execute("stop")
             #expect(try await connection.event("A") { $0.data["n"] == 2 }.data == ["n": 2])
             #expect(try await connection.event("STOP") { $0.name == "STOP" }.name == "STOP")
@@ -61,7 +61,7 @@ struct QMPConnectionTests {
 
     @Test func `an event that never comes ends the wait in time`() async throws {
         try await with(FakeQMP.Script()) { server in
-            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(5))
+            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(60))
             let error = await #expect(throws: VolumeError.self) {
                 try await connection.event("BLOCK_JOB_READY") { $0.name == "BLOCK_JOB_READY" }
             }
@@ -161,7 +161,7 @@ struct QMPConnectionTests {
         let flood = (0..<(QMPHandler.mostEvents + 50)).map { #"{"event": "E", "data": {"n": \#($0)}}"# }
         let script = FakeQMP.Script { command, _ in command == "qmp_capabilities" ? [Self.ok] : flood + [Self.ok] }
         try await with(script) { server in
-            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(5))
+            let connection = try await QMPConnection.open(path: server.path, limit: .seconds(60))
             try await connection.execute("stop")
             #expect(try await connection.event("E") { $0.name == "E" }.data == ["n": 50])
         }
