@@ -47,16 +47,22 @@ package struct Abort: Sendable {
             var outcome = Outcome()
             if !text.isEmpty {
                 let hasFenced = try await staged(.target) { () throws(VolumeError) in try await target.own() }
-                let record = try Takeover.read(text, of: target.address)
-                outcome.source = record.sourceAddress
+                var record = try Takeover.read(text, of: target.address)
+                let (address, frozenBy) = (record.sourceAddress, record.frozenBy)
+                outcome.source = address
                 do throws(VolumeError) {
-                    let source = try await source(record.sourceAddress)
+                    let source = try await source(address)
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
+                    // This run may be ended as well, and leave its lock at the source.
+                    if let client = source.client, record.sourceClient != client {
+                        record.sourceClient = client
+                        try await target.save(record: record.text())
+                    }
                     if let source = source as? any LiveSource {
                         let hold = hold
                         try await Relief(source: source) { title throws(VolumeError) in
-                            try hold(title, record.sourceAddress)
-                        }.run(frozenBy: record.frozenBy)
+                            try hold(title, address)
+                        }.run(frozenBy: frozenBy)
                         try await source.release(from: target.address)
                     }
                     for name in record.transients { try await source.thaw(name) }

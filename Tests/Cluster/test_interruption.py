@@ -480,7 +480,7 @@ class Signals(InterruptedTest):
 
     def test_progress_off_a_terminal_is_plain_lines(self):
         source, target = self.history(), self.target()
-        result = self.begin(source, target, "--bandwidth", "10M", progress="auto").wait(60)
+        result = self.begin(source, target, "--bandwidth", "5M", progress="auto").wait(60)
         self.assertEqual(result.rc, 0, result)
         self.assertNotRegex(result.stderr, r"[\r\x1b]")
         self.assertRegex(result.stderr, r"(?m)^snapshot (one|two|three) \([123] of 3\) .* [0-9]+% .*MiB/s.*$")
