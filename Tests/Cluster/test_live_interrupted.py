@@ -24,6 +24,7 @@ class Kills(Cases):
     GODWIT_SEED=N repeats a run's choices.
     """
 
+    limit = 600
     at_once = 2
     # For all of it, in seconds: the guest must not stand still for long because somebody was killed.
     patience = 300
