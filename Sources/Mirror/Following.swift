@@ -15,6 +15,8 @@ final class Following: Sendable {
         /// Attempts to hand over that were given up, and when the next may be made.
         var attempts = 0
         var nextAttempt: Duration = .zero
+        /// The operator's word on the limit that was put into effect last.
+        var ordered = MoveControls.Throttle.auto
         /// Since when nothing but the clients' leaving is waited for.
         var waitingSince: Duration?
     }
@@ -203,13 +205,31 @@ final class Following: Sendable {
 
     /// Puts a verdict into effect.
     private func apply(_ decision: Convergence.Decision) async {
-        switch (controls.throttle, decision.verdict) {
+        let ordered = controls.throttle
+        state.withLock { $0.ordered = ordered }
+        switch (ordered, decision.verdict) {
         case (.limit(let rate), _): if status.current.limit != rate { await limit(to: rate) }
         case (.auto, .throttle(let rate)): await limit(to: rate)
         case (.off, _), (.auto, .stalled): await lift()
         case (.auto, _): break
         }
         state.withLock { $0.isStalled = decision.verdict == .stalled }
+    }
+
+    /// Puts an operator's word on the limit into effect that came since the last round.
+    private func obey() async {
+        let ordered = controls.throttle
+        let isNew = state.withLock { state in
+            defer { state.ordered = ordered }
+            return state.ordered != ordered
+        }
+        guard isNew else { return }
+        switch ordered {
+        case .limit(let rate): await limit(to: rate)
+        case .off: await lift()
+        // The next round tells whether there is to be one.
+        case .auto: break
+        }
     }
 
     private func limit(to rate: ByteRate) async {
@@ -268,6 +288,7 @@ final class Following: Sendable {
         move.progress.begin("following")
         while true {
             try refuseIfStopped()
+            await obey()
             move.progress.notice(waiting(isConverging))
             if live.hold == nil {
                 if isDue, try await isLeft() { return .handOver }

@@ -82,7 +82,8 @@ class Orders(Cases):
         result = self.order("cutover", target.address, rc=None)
         self.assertEqual(result.rc, 75, result)
         self.assertRegex(result.stderr, "(?i)paused")
-        self.assertEqual(guest.calls, [])
+        # It may have tried to hand over before.
+        self.assertRegex(" ".join(verb for verb, _ in guest.calls), r"^(freeze thaw ?)*$")
         self.assertTrue(guest.is_writing())
         self.order("resume", target.address)
         self.finishes(moving, guest, source, target)
@@ -143,7 +144,8 @@ class Orders(Cases):
         self.until(lambda: watch.limit is not None, "the limit that was asked for", 30, moving)
         self.order("cutover", target.address)
         self.finishes(moving, guest, source, target)
-        self.assertEqual(watch.end().values, [None, str(MIB), None])
+        # An attempt to hand over takes it back for a moment.
+        self.assertEqual(set(watch.end().values), {None, str(MIB)})
 
     def case_bandwidth(self):
         source, guest = self.guest(rate=MIB)
