@@ -9,8 +9,7 @@ package import Volumes
 ///   and the diff) drains nothing, and `D` is the drain rate;
 /// - a writer that dirties `w` bytes a second leaves `w · t` for the next round. Below `D` the rounds shrink towards
 ///   `w · o / (1 − w / D)`, at or above it they never do;
-/// - handing over costs `F` besides draining what is left. So what may be left is `D · (maxPause − F)`; a third of that
-///   where it is compared as well.
+/// - handing over costs `F` besides draining what is left. So what may be left is `D · (maxPause − F)`.
 package struct Convergence: Sendable {
     package enum Throttle: Sendable, Equatable {
         case now
@@ -114,16 +113,10 @@ package struct Convergence: Sendable {
     /// What a hand-over takes besides draining: freeze, snapshot, diff, fence, commit, switch.
     private var handOverCost: Duration
 
-    /// How often what is left is gone through while the writer is held still.
-    private let passes: Double
-
-    /// - Parameters:
-    ///   - handOverCost: Docs/Promises.md#pause; corrected by what attempts show.
-    ///   - passes: Once, and more often where it is compared then.
-    package init(_ settings: Settings, handOverCost: Duration = .milliseconds(150), passes: Double = 1) {
+    /// - Parameter handOverCost: Docs/Promises.md#pause; corrected by what attempts show.
+    package init(_ settings: Settings, handOverCost: Duration = .milliseconds(150)) {
         self.settings = settings
         self.handOverCost = handOverCost
-        self.passes = passes
     }
 
     /// Looks at a round that has begun.
@@ -153,7 +146,7 @@ package struct Convergence: Sendable {
             return decision(
                 .stalled, "handing over alone takes \(handOverCost.text), more than \(settings.maxPause.text)")
         }
-        let left = figures.drain * rest.seconds / passes
+        let left = figures.drain * rest.seconds
         if limit == nil, figures.steady(at: figures.dirty) <= left {
             return decision(.goOn, "\(ByteRate(figures.dirty).text) dirtied, it converges by itself")
         }
@@ -216,12 +209,12 @@ package struct Convergence: Sendable {
     package func predictedPause(after elapsed: Duration) -> Duration {
         guard let last else { return handOverCost }
         let figures = Figures(last, drain: drain.rate(most: last.bandwidth))
-        return handOverCost + .seconds(passes * left(figures, last, after: elapsed.seconds) / figures.drain)
+        return handOverCost + .seconds(left(figures, last, after: elapsed.seconds) / figures.drain)
     }
 
     private func predictedPause(_ figures: Figures, _ seen: Observation) -> Duration {
         let elapsed = figures.overhead + Double(seen.dirtied.bytes) / figures.drain
-        return handOverCost + .seconds(passes * left(figures, seen, after: elapsed) / figures.drain)
+        return handOverCost + .seconds(left(figures, seen, after: elapsed) / figures.drain)
     }
 
     /// Bytes that will be dirty after that many seconds. Not more than were dirtied in a longer time; and where the rate

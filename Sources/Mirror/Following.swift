@@ -43,7 +43,7 @@ final class Following: Sendable {
         self.walk = walk
         self.source = source
         self.live = live
-        state = Mutex(State(convergence: Convergence(live.convergence, passes: move.options.passes)))
+        state = Mutex(State(convergence: Convergence(live.convergence)))
     }
 
     var time: Timekeeper { move.time }

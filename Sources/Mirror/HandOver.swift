@@ -137,9 +137,9 @@ struct HandOver {
         let changed = LastRound.changed("the snapshots of \(source.address) changed meanwhile")
         let began = still.began
         let expected = Mutex(Duration.zero)
-        /// Whether it is still within what was promised, if it takes so much longer.
-        @Sendable func fits(_ longer: Duration) -> Bool {
-            let whole = time.now() - began + longer + rest
+        /// Whether it is still within what was promised, if it takes so much longer; what is compared comes on top.
+        @Sendable func fits(_ longer: Duration, compared: Duration = .zero) -> Bool {
+            let whole = time.now() - began - compared + longer + rest
             expected.withLock { $0 = whole }
             return live.hold == nil || isForced || whole <= live.convergence.maxPause
         }
@@ -150,7 +150,7 @@ struct HandOver {
         try await fence(&still)
         still.parts.fence += still.part(time.now())
         let diffed = Mutex(Duration.zero)
-        let drainRate = drainRate / move.options.passes
+        let drainRate = drainRate
         let hasEvicted = still.hasEvicted
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
@@ -182,7 +182,9 @@ struct HandOver {
         let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
             try await source.isUnchanged(since: arrived)
         }
-        guard still.hasEvicted || fits(.zero) else { return .tooLong(expected.withLock { $0 }) }
+        guard still.hasEvicted || fits(.zero, compared: .seconds(still.parts.verify)) else {
+            return .tooLong(expected.withLock { $0 })
+        }
         guard isUnchanged else {
             if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
             throw MoveError(

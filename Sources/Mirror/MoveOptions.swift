@@ -18,9 +18,6 @@ package struct MoveOptions: Sendable {
     package var live: LiveOptions?
 
     package init() {}
-
-    /// How often what is moved is gone through: to compare it, it is read at both ends once more.
-    var passes: Double { verifies ? 3 : 1 }
 }
 
 /// How a live move comes to its end.

@@ -136,7 +136,9 @@ class Mishaps(Moves):
                 if not target.exists:
                     self.wait_until(lambda: machine.status() == "running", 20)
                     self.assertEqual(machine.verify().bad, 0)
-                result = self.begin(source, target, socket=machine.qmp).wait(120)
-                self.assertEqual(result.rc, 0, result)
+                # Killed after the last of it was done, there is nothing left to do.
+                if not (target.exists and "godwit.record" not in target.metadata):
+                    result = self.begin(source, target, "--max-pause", "2s", socket=machine.qmp).wait(120)
+                    self.assertEqual(result.rc, 0, result)
                 self.assert_moved_on(machine, source, target)
                 machine.close()
