@@ -219,16 +219,17 @@ struct ServerHandshakeTests {
         return names
     }
 
-    @Test(arguments: [
-        (OptionType.listMetaContext, [], ["base:allocation 0", "godwit:dirty 0"]),
-        (.listMetaContext, ["base:"], ["base:allocation 0"]), (.listMetaContext, ["godwit:"], ["godwit:dirty 0"]),
-        (.listMetaContext, ["base:other", "qemu:"], []), (.setMetaContext, [], []),
-        (.setMetaContext, ["base:", "godwit:"], []), (.setMetaContext, ["godwit:dirty"], ["godwit:dirty 2"]),
-        (
-            .setMetaContext, ["godwit:dirty", "base:allocation", "base:allocation"],
-            ["base:allocation 1", "godwit:dirty 2"]
-        ),
-    ] as [(OptionType, [String], [String])])
+    @Test(
+        arguments: [
+            (OptionType.listMetaContext, [], ["base:allocation 0", "godwit:dirty 0"]),
+            (.listMetaContext, ["base:"], ["base:allocation 0"]), (.listMetaContext, ["godwit:"], ["godwit:dirty 0"]),
+            (.listMetaContext, ["base:other", "qemu:"], []), (.setMetaContext, [], []),
+            (.setMetaContext, ["base:", "godwit:"], []), (.setMetaContext, ["godwit:dirty"], ["godwit:dirty 2"]),
+            (
+                .setMetaContext, ["godwit:dirty", "base:allocation", "base:allocation"],
+                ["base:allocation 1", "godwit:dirty 2"]
+            ),
+        ] as [(OptionType, [String], [String])])
     func `queries find these contexts`(type: OptionType, queries: [String], found: [String]) {
         for option in [OptionType.structuredReply, .extendedHeaders] {
             var session = ServerSession.haggling()

@@ -8,7 +8,9 @@ import Volumes
 struct ServerTLSTests {
     static let ack = hex("0003e889045565a9 00000005 00000001 00000000")
 
-    @Test(arguments: [OptionType.list, .info, .go, .structuredReply, .listMetaContext, .setMetaContext, .extendedHeaders])
+    @Test(arguments: [
+        OptionType.list, .info, .go, .structuredReply, .listMetaContext, .setMetaContext, .extendedHeaders,
+    ])
     func `where TLS is required, nothing goes before it`(type: OptionType) {
         var session = ServerSession.haggling(ServerPolicy(tls: .required))
         let data = ByteBuffer(repeating: 0, count: type == .list ? 0 : 40)

@@ -1,4 +1,5 @@
 import NIOCore
+import Volumes
 
 @testable import NBDProtocol
 
@@ -132,7 +133,9 @@ extension ServerSession.Step {
         if case .close(let closing) = self, case .violation(let violation) = closing.reason { violation } else { nil }
     }
     var refused: OptionReplyType? {
-        guard var bytes = sent, let header = try? OptionReplyHeader(from: &bytes), header.type.isError else { return nil }
+        guard var bytes = sent, let header = try? OptionReplyHeader(from: &bytes), header.type.isError else {
+            return nil
+        }
         return header.type
     }
     var request: Request? { if case .request(let request) = self { request } else { nil } }
