@@ -29,7 +29,7 @@ package enum Violation: Error, Sendable, Equatable {
 extension Violation: CustomStringConvertible {
     package var description: String {
         switch self {
-        case .magic(let found): "a message begins with 0x\(String(found, radix: 16)), which is none of NBD's"
+        case .magic(let found): "a message begins with 0x\(String(found, radix: 16)), which has no place there"
         case .oldstyle: "the server speaks the oldstyle negotiation: only newstyle is supported"
         case .clientFlags(let flags): "client flags 0x\(String(flags, radix: 16)) were never offered"
         case .tooLong(let what, let announced, let most):
