@@ -30,8 +30,9 @@ package struct MetaContext: Sendable, Hashable {
 
     /// Flags: `BlockStatus.hole`, `BlockStatus.zero`. NBD protocol, "`base:allocation` metadata context".
     package static let allocation = MetaContext("base:allocation")
-    /// Flag: `BlockStatus.dirty`. Godwit's own: what was written since the export's map was begun, or last taken.
-    package static let dirty = MetaContext("godwit:dirty")
+    /// Flag: `BlockStatus.dirty`. Godwit's own: what was written since the export's map was begun, or last taken. The
+    /// specification leaves names that aren't registered to namespaces `x-…`.
+    package static let dirty = MetaContext("x-godwit:dirty")
     /// QEMU's bitmap of that name; flag `BlockStatus.dirty` (QEMU, docs/interop/nbd.txt).
     package static func qemuDirtyBitmap(_ name: String) -> MetaContext { MetaContext("qemu:dirty-bitmap:\(name)") }
 
@@ -53,7 +54,7 @@ package struct BlockStatus: Sendable, Hashable {
     package static let hole: UInt64 = 1 << 0
     /// `NBD_STATE_ZERO`, of `base:allocation`.
     package static let zero: UInt64 = 1 << 1
-    /// Of `godwit:dirty` and `qemu:dirty-bitmap:…`.
+    /// Of `x-godwit:dirty` and `qemu:dirty-bitmap:…`.
     package static let dirty: UInt64 = 1 << 0
 
     package var length: ByteCount

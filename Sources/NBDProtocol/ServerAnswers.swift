@@ -29,8 +29,13 @@ extension ServerSession {
         case .missing: return refuse(search, .unknown, "no export \"\(search.question.name)\"")
         case .refused(let why): return refuse(search, .policy, why)
         case .needsTLS:
-            // NBD protocol, "SELECTIVETLS mode": never once TLS was started, never where there is none.
+            // NBD protocol, "SELECTIVETLS mode": never once TLS was started, never where there is none, and only in
+            // reply to these options.
             precondition(policy.tls == .offered && !isUnderTLS, "TLS can't be asked for now")
+            switch search {
+            case .exportName, .info, .go: break
+            case .listContexts, .setContexts: return refuse(search, .unknown, "no export \"\(search.question.name)\"")
+            }
             return refuse(search, .tlsRequired, "the export is used under TLS only")
         }
     }

@@ -56,7 +56,7 @@ struct ClientTransmissionTests {
                     21e41c71 0020 0007 0000000000000001 0000000000000000
                     000000000000000c   # bytes of the payload
                     0000000000001000   # effect length
-                    00000002           # godwit:dirty
+                    00000002           # x-godwit:dirty
                     """))
         var structured = Self.session(.structured)
         #expect(throws: Refusal.self) { try structured.request(some) }

@@ -221,13 +221,14 @@ struct ServerHandshakeTests {
 
     @Test(
         arguments: [
-            (OptionType.listMetaContext, [], ["base:allocation 0", "godwit:dirty 0"]),
-            (.listMetaContext, ["base:"], ["base:allocation 0"]), (.listMetaContext, ["godwit:"], ["godwit:dirty 0"]),
+            (OptionType.listMetaContext, [], ["base:allocation 0", "x-godwit:dirty 0"]),
+            (.listMetaContext, ["base:"], ["base:allocation 0"]),
+            (.listMetaContext, ["x-godwit:"], ["x-godwit:dirty 0"]),
             (.listMetaContext, ["base:other", "qemu:"], []), (.setMetaContext, [], []),
-            (.setMetaContext, ["base:", "godwit:"], []), (.setMetaContext, ["godwit:dirty"], ["godwit:dirty 2"]),
+            (.setMetaContext, ["base:", "x-godwit:"], []), (.setMetaContext, ["x-godwit:dirty"], ["x-godwit:dirty 2"]),
             (
-                .setMetaContext, ["godwit:dirty", "base:allocation", "base:allocation"],
-                ["base:allocation 1", "godwit:dirty 2"]
+                .setMetaContext, ["x-godwit:dirty", "base:allocation", "base:allocation"],
+                ["base:allocation 1", "x-godwit:dirty 2"]
             ),
         ] as [(OptionType, [String], [String])])
     func `queries find these contexts`(type: OptionType, queries: [String], found: [String]) {

@@ -66,6 +66,11 @@ struct ServerTLSTests {
         var session = ServerSession.haggling(ServerPolicy(tls: .offered))
         _ = session.steps(OptionHeader.option(.info, data: ExportRequest(name: "x", wishes: []).data))
         #expect(session.answer(.needsTLS).refused == .tlsRequired)
+        // To no other option may this be said.
+        _ = session.steps(OptionHeader.option(.structuredReply))
+        let request = MetaContextRequest(name: "x", queries: [])
+        _ = session.steps(OptionHeader.option(.listMetaContext, data: request.data))
+        #expect(session.answer(.needsTLS).refused == .unknown)
         _ = session.steps(OptionHeader.option(.exportName, data: ByteBuffer(string: "x")))
         #expect(session.answer(.needsTLS) == .close(.init(reason: .noExport, last: ByteBuffer())))
     }

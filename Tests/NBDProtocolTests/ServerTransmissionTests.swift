@@ -119,7 +119,7 @@ struct ServerTransmissionTests {
                     00010000 00000003                    # NBD_STATE_HOLE, NBD_STATE_ZERO; beyond the request
                     668e33ef 0001 0005 0000000000000009  # NBD_REPLY_FLAG_DONE
                     0000000c
-                    00000002                             # godwit:dirty
+                    00000002                             # x-godwit:dirty
                     00002000 00000001                    # both runs in one
                     """))
         var wide = ServerSession.transmitting(.extended, contexts: both)
