@@ -68,7 +68,11 @@ struct Joined {
     /// Runs until everything asked for is answered, and the client has left.
     mutating func run(requests: Int) {
         var left = requests
+        var turns = 0
         while !isOver, faults.isEmpty {
+            // A reply that is lost is to fail the test, not to hang it.
+            turns += 1
+            if turns > 5_000_000 { faults.append("it never ends") }
             switch Int.random(in: 0..<4, using: &random) {
             case 0 where client.agreement != nil && left > 0:
                 left -= 1

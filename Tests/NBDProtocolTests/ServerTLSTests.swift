@@ -41,13 +41,18 @@ struct ServerTLSTests {
         #expect(session.step("\"IHAVEOPT\" 00000005 00000000") == .startTLS(Self.ack))
         session.tlsStarted()
         #expect(session.step("\"IHAVEOPT\" 00000005 00000000")?.refused == .invalid)
-        _ = session.steps(OptionHeader.option(.go, data: ExportRequest(name: "disk", wishes: []).data))
-        guard case .enter(let agreement, _) = session.answer(.found(.sample)) else {
-            Issue.record("not entered")
-            return
+        var structured = session
+        _ = structured.steps(OptionHeader.option(.structuredReply))
+        for (style, session) in [(ReplyStyle.simple, session), (.structured, structured)] {
+            var session = session
+            _ = session.steps(OptionHeader.option(.go, data: ExportRequest(name: "disk", wishes: []).data))
+            guard case .enter(let agreement, _) = session.answer(.found(.sample)) else {
+                Issue.record("not entered")
+                return
+            }
+            #expect(agreement.isUnderTLS && agreement.style == style && agreement.contexts == [])
+            #expect(agreement.flags.contains(.df) == (style == .structured))
         }
-        #expect(agreement.isUnderTLS && agreement.style == .simple && agreement.contexts == [])
-        #expect(!agreement.flags.contains(.df))
     }
 
     @Test func `an option pushed in behind STARTTLS ends the connection`() {

@@ -204,6 +204,7 @@ struct ServerTransmissionTests {
         Case("nothing trimmed", 4, [], 0, 0, is: .invalid), Case("nothing asked about", 7, [], 0, 0, is: .invalid),
         Case("an unaligned offset", 0, [], 256, 512, is: .invalid, minimum: 512),
         Case("an unaligned length", 1, [], 512, 256, is: .invalid, minimum: 512),
+        Case("a write of more than may be carried", 1, [], 0, 1 << 19 + 1, is: .invalid),
         Case("a write to a read-only export", 1, is: .notPermitted, on: all.union(.readOnly)),
         Case("a trim of a read-only export", 4, is: .notPermitted, on: all.union(.readOnly)),
         Case("zeroes on a read-only export", 6, is: .notPermitted, on: all.union(.readOnly)),
