@@ -55,6 +55,9 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
+            name: "NBDProtocol", dependencies: ["Volumes", .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: strict),
+        .target(
             name: "Mirror", dependencies: ["Convergence", "Cutover", "DirtyMap", "Volumes"], swiftSettings: strict),
         .executableTarget(
             name: "godwit",
@@ -90,6 +93,10 @@ let package = Package(
         // Not a part of Godwit: lets Tests/Machine drive what holds a writer.
         .executableTarget(
             name: "HoldDriver", dependencies: ["Cutover", "Guest", "Volumes"], path: "Tests/HoldDriver",
+            swiftSettings: strict),
+        .testTarget(
+            name: "NBDProtocolTests",
+            dependencies: ["NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
         .testTarget(
