@@ -72,8 +72,9 @@ let package = Package(
             name: "FileVolumesTests", dependencies: ["Conformance", "FileVolumes", "Volumes"], cSettings: gnu,
             swiftSettings: strict),
         .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
-        .testTarget(name: "VolumesTests", dependencies: ["Volumes"], swiftSettings: strict),
-        .testTarget(name: "DirtyMapTests", dependencies: ["DirtyMap", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "VolumesTests", dependencies: ["Conformance", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "DirtyMapTests", dependencies: ["Conformance", "DirtyMap", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "MirrorTests", dependencies: ["Conformance", "Convergence", "Cutover", "Mirror", "Volumes"],
             swiftSettings: strict),
@@ -96,7 +97,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "NBDProtocolTests",
-            dependencies: ["NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
+            dependencies: ["Conformance", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
         .testTarget(

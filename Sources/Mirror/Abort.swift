@@ -53,11 +53,7 @@ package struct Abort: Sendable {
                 do throws(VolumeError) {
                     let source = try await source(address)
                     if hasFenced, let client = record.sourceClient { try await source.evict(client) }
-                    // This run may be ended as well, and leave its lock at the source.
-                    if let client = source.client, record.sourceClient != client {
-                        record.sourceClient = client
-                        try await target.save(record: record.text())
-                    }
+                    try await record.note(source.client, at: target)
                     if let source = source as? any LiveSource {
                         let hold = hold
                         try await Relief(source: source) { title throws(VolumeError) in

@@ -174,7 +174,7 @@ struct HandOver {
         still.parts.verify += still.part(time.now())
         // Once more: whoever came meanwhile may have written, and whoever comes now must not. A client that is only
         // stopped has it open still, and its hold sees to that.
-        if live.hold?.clientsAtSource ?? 0 == 0 {
+        if expectedClients == 0 {
             try await staged(.underWay) { () throws(VolumeError) in try await source.lockOut() }
         }
         if live.hold == nil, let back = try await clientBack() { return back }
@@ -206,6 +206,9 @@ struct HandOver {
         return writers.first.map { .changed("\($0.title) has opened \(source.address) again") }
     }
 
+    /// Who has the source open although it is held still.
+    private var expectedClients: Int { live.hold?.clientsAtSource ?? 0 }
+
     private var drainRate: Double {
         Double(following.status.current.rounds.last?.drainBytesPerSecond ?? 100 << 20)
     }
@@ -235,9 +238,8 @@ struct HandOver {
     private func fence(_ still: inout Standstill) async throws(MoveError) {
         let hasEvicted = try await staged(.underWay) { () throws(VolumeError) in
             let writers = try await source.writers()
-            let expected = live.hold?.clientsAtSource ?? 0
-            guard writers.count > expected else { return false }
-            guard live.fence == .blocklist, expected == 0 else {
+            guard writers.count > expectedClients else { return false }
+            guard live.fence == .blocklist, expectedClients == 0 else {
                 throw VolumeError(
                     .busy, "fence", on: source.address,
                     reason: "\(writers.map(\.title).joined(separator: ", ")) has it open",

@@ -119,12 +119,13 @@ package struct Move: Sendable {
         try await staged(.underWay) { () throws(VolumeError) in try await source.evict(client) }
     }
 
-    /// Who is at the source from here on: this run may be ended as well.
+    /// Says who is at the source from here on.
     private func noteClient(in record: inout Record) async throws(MoveError) {
-        guard let client = source.client, record.sourceClient != client else { return }
-        record.sourceClient = client
-        let text = record.text()
-        try await staged(.underWay) { () throws(VolumeError) in try await target.save(record: text) }
+        do throws(VolumeError) {
+            try await record.note(source.client, at: target)
+        } catch {
+            throw MoveError(error, at: .underWay)
+        }
     }
 
     /// Refuses a target that is the source, under another spelling.
@@ -273,6 +274,13 @@ struct Takeover {
 }
 
 extension Record {
+    /// Says in the target who is at the source from here on: this run may be ended as well, and leave its lock there.
+    mutating func note(_ client: String?, at target: any TargetVolume) async throws(VolumeError) {
+        guard let client, sourceClient != client else { return }
+        sourceClient = client
+        try await target.save(record: text())
+    }
+
     /// A target that has its name, but wasn't given it by a commit, isn't whole.
     func refuseUnlessCommitting(_ address: String) throws(MoveError) {
         guard phase == .copying else { return }

@@ -1,3 +1,4 @@
+import Conformance
 import DirtyMap
 import Synchronization
 import Testing

@@ -32,7 +32,16 @@ func hex(_ text: String) -> ByteBuffer {
     return bytes
 }
 
-extension ServerSession {
+/// Either end.
+protocol Session {
+    associatedtype Step
+    mutating func receive(_ input: inout ByteBuffer) -> Step?
+}
+
+extension ServerSession: Session {}
+extension ClientSession: Session {}
+
+extension Session {
     /// All steps that these bytes lead to.
     mutating func steps(_ bytes: ByteBuffer) -> [Step] {
         var input = bytes
@@ -46,7 +55,9 @@ extension ServerSession {
         let steps = steps(hex(text))
         return steps.count == 1 ? steps[0] : nil
     }
+}
 
+extension ServerSession {
     /// After the client's flags, as most tests begin.
     static func haggling(_ policy: ServerPolicy = ServerPolicy(tls: .off)) -> ServerSession {
         var session = ServerSession(policy)
@@ -77,18 +88,6 @@ extension ServerSession {
 }
 
 extension ClientSession {
-    mutating func steps(_ bytes: ByteBuffer) -> [Step] {
-        var input = bytes
-        var steps: [Step] = []
-        while let step = receive(&input) { steps.append(step) }
-        return steps
-    }
-
-    mutating func step(_ text: String) -> Step? {
-        let steps = steps(hex(text))
-        return steps.count == 1 ? steps[0] : nil
-    }
-
     /// In the transmission of a server that does all.
     static func transmitting(
         _ style: ReplyStyle, _ info: ExportInfo = .sample, contexts: [MetaContext] = [.allocation],
