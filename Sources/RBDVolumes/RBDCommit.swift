@@ -90,7 +90,8 @@ extension RBDTarget {
                 try await blocking { () throws(VolumeError) in
                     try check(unsafe rbd_remove(self.pool.handle, self.unfinishedName), "rbd_remove", on: self.address)
                 }
-            } catch let error where error.kind == .busy && ContinuousClock.now < deadline {
+            } catch let error where error.kind == .busy {
+                guard ContinuousClock.now < deadline else { throw stillOpen() }
                 notice("waiting for a client that has the unfinished target open, and may be gone, to be given up")
                 try await pause()
             }
@@ -98,7 +99,15 @@ extension RBDTarget {
             let present = try await unfinishedID()
             guard try await present == nil ? pool.isHalfRemoved(unfinishedName) : present == old else { return }
         } while ContinuousClock.now < deadline
-        throw VolumeError(
-            .busy, "rbd_remove", on: address, reason: "it is there still after \(Self.watchLimit.components.seconds) s")
+        throw stillOpen()
+    }
+
+    private func stillOpen() -> VolumeError {
+        VolumeError(
+            .busy, "rbd_remove", on: address,
+            reason: "its unfinished target is still open after \(Self.watchLimit.components.seconds) s",
+            advice:
+                "'rbd status \(pool.path)/\(unfinishedName)' shows where. A client that is gone and stays listed is a "
+                + "mistake of an OSD's (Docs/Operations.md). Then give the command again.")
     }
 }

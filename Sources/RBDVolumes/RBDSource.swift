@@ -55,7 +55,10 @@ package final class RBDSource: SourceVolume {
     package func obstacles() async throws(VolumeError) -> [Obstacle] {
         try await withImage { image throws(VolumeError) in
             var found: [Obstacle] = []
-            for watcher in try await image.watchers() {
+            let watchers = try await image.watchers()
+            // Who was evicted writes nothing; an OSD may list a dead client for as long as it runs.
+            let evicted = watchers.isEmpty ? [] : await cluster.evicted()
+            for watcher in watchers where !evicted.contains(watcher.address) {
                 found.append(
                     Obstacle(
                         .busy, "client.\(watcher.client) at \(watcher.address) has \(address) open for writing",

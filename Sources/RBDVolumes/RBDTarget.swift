@@ -55,8 +55,8 @@ package final class RBDTarget: TargetVolume {
         // What can't be opened was being made, or removed, when a run was ended.
         guard let metadata = try await metadata(of: unfinishedName) else { return .unfinished(record: "") }
         if let record = metadata[Marking.record] { return .unfinished(record: record) }
-        // Without a record: the run that made it was ended before it could say what it was about to do. That it was one
-        // of ours only the holder's name tells, which comes first, or that nothing was ever written to it.
+        // Without a record: the run that made it was ended before it could say what it was about to do, or one that
+        // removed it. That it was one of ours only the holder's name tells, or that nothing was ever written to it.
         if metadata[Marking.holder] != nil { return .unfinished(record: "") }
         return try await isUntouched() ? .unfinished(record: "") : .foreign
     }
@@ -149,11 +149,17 @@ package final class RBDTarget: TargetVolume {
             }
             try check(code, "rbd_create4", on: self.address)
         }
+        // Whose it is and what it is for, at once and before it is opened: whoever comes after a run that was killed can
+        // evict it, instead of waiting until its watch is given up.
+        guard let id = try await unfinishedID() else {
+            throw VolumeError(.missing, "rbd_create4", on: address, reason: "another run has removed it")
+        }
+        let holder = Holder.own(client: cluster.clientAddresses).text
+        try await pool.change(
+            "rbd_header." + id,
+            .setMetadata([(Marking.holder, Array(holder.utf8)), (Marking.record, Array(record.utf8))]))
         let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
         made.withLock { $0 = image }
-        // The holder first: without a record the target is anybody's to remove.
-        try await image.mark(Marking.holder, Holder.own(client: cluster.clientAddresses).text)
-        try await image.mark(Marking.record, record)
     }
 
     func image() throws(VolumeError) -> Image {

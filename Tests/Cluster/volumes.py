@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import random
 import struct
 import time
@@ -302,7 +303,7 @@ class Volume:
 
     # Getting rid of it
 
-    def remove(self, limit=45):
+    def remove(self, limit=90):
         """Removes it with its snapshots, and evicts whoever still holds it: a client that was killed would for 30 s."""
         deadline = time.monotonic() + limit
         while True:
@@ -326,9 +327,24 @@ class Volume:
         for address in self.watchers():
             self.cluster.tool("ceph", "osd", "blocklist", "add", address, "60")
         # Until the OSD has heard of it, whatever tells the watchers of a change waits for the dead one.
-        deadline = time.monotonic() + 35
-        while self.watchers() and time.monotonic() < deadline:
+        if not self._is_let_go(5):
+            self.lose_watchers()
+
+    def lose_watchers(self):
+        """Makes the OSD look who watches the image. It lists a client as a watcher for as long as it runs whose watch it
+        was just about to set as its connection broke, evicted or not."""
+        where = json.loads(self.cluster.tool(
+            "ceph", "osd", "map", self.pool, f"rbd_header.{self.id}", self.namespace, "--format", "json").output)
+        self.cluster.tool("ceph", "osd", "down", str(where["acting_primary"]))
+        self._is_let_go(45)
+
+    def _is_let_go(self, limit):
+        deadline = time.monotonic() + limit
+        while self.watchers():
+            if time.monotonic() > deadline:
+                return False
             time.sleep(0.05)
+        return True
 
     def _remove(self):
         with rbd.Image(self.ioctx, self.name) as image:
