@@ -241,8 +241,8 @@ struct cceph_digest {
   std::vector<uint64_t> parsed;
 };
 
-int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint64_t chunk, cceph_digest **result,
-                   cceph_done done, void *context) {
+int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t offset, uint64_t length, uint64_t chunk,
+                   cceph_digest **result, cceph_done done, void *context) {
   *result = nullptr;
   return guarded([&] {
     auto digest = std::make_unique<cceph_digest>();
@@ -251,7 +251,7 @@ int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint
     if (length > 0) {
       bufferlist seed;
       seed.append_zero(sizeof(uint64_t));
-      operation.checksum(LIBRADOS_CHECKSUM_TYPE_XXHASH64, seed, 0, length, chunk, &digest->hashes, &digest->code);
+      operation.checksum(LIBRADOS_CHECKSUM_TYPE_XXHASH64, seed, offset, length, chunk, &digest->hashes, &digest->code);
       operation.set_op_flags2(LIBRADOS_OP_FLAG_FAILOK);
     }
     *result = digest.get();

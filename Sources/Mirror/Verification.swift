@@ -57,9 +57,15 @@ package struct Verification: Sendable {
     func run(
         _ snapshots: [String], head: Revision?, within part: Walk.Verified.Moved? = nil
     ) async throws(MoveError) -> [Difference] {
+        var found: [Difference] = []
+        if !snapshots.isEmpty { try await compare(snapshots, into: &found) }
+        if let head { try await compare(head, .head, nil, within: part, into: &found) }
+        return found
+    }
+
+    private func compare(_ snapshots: [String], into found: inout [Difference]) async throws(MoveError) {
         let ours = try await staged(.source) { () throws(VolumeError) in try await source.describe().snapshots }
         let theirs = try await staged(.target) { () throws(VolumeError) in try await target.describe().snapshots }
-        var found: [Difference] = []
         for name in snapshots {
             guard let our = ours.first(where: { $0.isNamed(name) }),
                 let their = theirs.first(where: { $0.isNamed(name) })
@@ -70,8 +76,6 @@ package struct Verification: Sendable {
             }
             try await compare(.snapshot(our), .snapshot(their), name, into: &found)
         }
-        if let head { try await compare(head, .head, nil, within: part, into: &found) }
-        return found
     }
 
     private func compare(
@@ -80,58 +84,44 @@ package struct Verification: Sendable {
     ) async throws(MoveError) {
         let title = snapshot.map { "snapshot \($0)" } ?? "head"
         progress.begin("comparing \(title)")
-        let comparison = try await staged(.underWay) { () async throws(VolumeError) -> Result<any Comparison, Sizes> in
+        let comparison = try await staged(.underWay) { () throws(VolumeError) in
             try await self.comparison(of: ours, with: theirs)
         }
-        switch comparison {
-        case .failure(let sizes):
+        let sizes = comparison.sizes
+        guard sizes.ours == sizes.theirs else {
+            await comparison.close()
             found.append(
                 Difference(
                     snapshot: snapshot,
                     description: "\(title): \(sizes.ours.bytes) bytes at \(source.address), "
                         + "\(sizes.theirs.bytes) at \(target.address)"))
-        case .success(let comparison):
-            let isStopped: Bool
-            do throws(VolumeError) {
-                let (difference, wasStopped) = try await first(in: comparison, within: part, snapshot, title)
-                if let difference { found.append(difference) }
-                isStopped = wasStopped
-            } catch {
-                await comparison.close()
-                throw MoveError(error, at: .underWay)
-            }
-            await comparison.close()
-            if isStopped { throw MoveError(.resumable, ["stopped while comparing \(title)"]) }
+            return
         }
+        let isStopped: Bool
+        do throws(VolumeError) {
+            let (difference, wasStopped) = try await first(in: comparison, within: part, snapshot, title)
+            if let difference { found.append(difference) }
+            isStopped = wasStopped
+        } catch {
+            await comparison.close()
+            throw MoveError(error, at: .underWay)
+        }
+        await comparison.close()
+        if isStopped { throw MoveError(.resumable, ["stopped while comparing \(title)"]) }
     }
 
-    private struct Sizes: Error {
-        let ours: ByteCount
-        let theirs: ByteCount
-    }
-
-    /// The shortest way to compare two states, if they have the same size at all.
+    /// The shortest way to compare two states.
     private func comparison(
         of ours: Revision, with theirs: Revision
-    ) async throws(VolumeError) -> Result<any Comparison, Sizes> {
+    ) async throws(VolumeError) -> any Comparison {
+        if let shorter = try await source.comparison(of: ours, with: target, at: theirs) { return shorter }
         let left = try await source.open(ours)
-        let right: any VolumeReader
         do throws(VolumeError) {
-            right = try await target.open(theirs)
+            return ReadComparison(left: left, right: try await target.open(theirs))
         } catch {
             await left.close()
             throw error
         }
-        let reading = ReadComparison(left: left, right: right)
-        guard left.size == right.size else {
-            await reading.close()
-            return .failure(Sizes(ours: left.size, theirs: right.size))
-        }
-        guard let shorter = try await source.comparison(of: ours, with: target, at: theirs) else {
-            return .success(reading)
-        }
-        await reading.close()
-        return .success(shorter)
     }
 
     private func work(on pieces: Pieces, of comparison: any Comparison, _ earliest: Earliest) async {
@@ -196,6 +186,7 @@ private struct ReadComparison: Comparison {
     let left: any VolumeReader
     let right: any VolumeReader
     let pieceSize = ByteCount.mebibytes(1)
+    var sizes: (ours: ByteCount, theirs: ByteCount) { (left.size, right.size) }
     var space: ByteCount { left.size }
 
     func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {

@@ -72,14 +72,17 @@ extension RBDSource {
 extension Pool {
     /// The moves that say they are at the image of that header.
     func claims(_ header: String) async throws(VolumeError) -> [Claim] {
-        try await ownMetadata(header).filter { $0.key.hasPrefix(Marking.claim) }.compactMap { Claim(encoded: $0.value) }
+        try await (ownMetadata(header) ?? []).filter { $0.key.hasPrefix(Marking.claim) }.compactMap {
+            Claim(encoded: $0.value)
+        }
     }
 
     /// What Godwit has noted in an image, by key; nothing more than a page of it.
-    func ownMetadata(_ header: String) async throws(VolumeError) -> [(key: String, value: [UInt8])] {
+    /// - Returns: Nothing if there is no such header.
+    func ownMetadata(_ header: String) async throws(VolumeError) -> [(key: String, value: [UInt8])]? {
         let most: UInt64 = 256
         let call = ClassCall("metadata_list", CephEncoder.string(Marking.prefix) + CephEncoder.integer(most))
-        guard let answer = try await self.call([call], on: header)?[0] else { return [] }
+        guard let answer = try await self.call([call], on: header)?[0] else { return nil }
         let pairs = try answer.decoded(of: header, in: self) { decoder throws(CephDecoder.Malformed) in
             try decoder.list { decoder throws(CephDecoder.Malformed) in
                 (key: String(decoding: try decoder.byteString(), as: UTF8.self), value: try decoder.byteString())

@@ -54,12 +54,14 @@ final class DataObjects: Sendable {
 
     /// What the OSD says of an object without sending it; nothing if it doesn't exist.
     /// - Parameters:
-    ///   - length: How much of it to hash. A multiple of `chunk`.
+    ///   - part: What of it to hash. From a multiple of `chunk` to another.
     ///   - chunk: Bytes to each hash. A power of two.
-    func digest(of number: Int, length: ByteCount, chunk: ByteCount) async throws(VolumeError) -> ObjectDigest? {
+    func digest(of number: Int, in part: Extent, chunk: ByteCount) async throws(VolumeError) -> ObjectDigest? {
         var result: OpaquePointer?
         let code = unsafe await completed { done, context in
-            unsafe cceph_checksum(pool.handle, name(of: number), length.bytes, chunk.bytes, &result, done, context)
+            unsafe cceph_checksum(
+                pool.handle, name(of: number), part.offset.bytes, part.length.bytes, chunk.bytes, &result, done, context
+            )
         }
         defer { unsafe cceph_digest_free(result) }
         if code == -2 { return nil }
@@ -176,7 +178,7 @@ struct SnapshotContext: Sendable, Equatable {
 /// What an OSD says of an object without sending it.
 struct ObjectDigest: Sendable, Equatable {
     let size: ByteCount
-    /// One xxhash64 for each chunk that lies wholly within the object; nothing if the OSD can't hash this object.
+    /// One xxhash64 for each chunk of what was asked for that lies wholly within the object; nothing if the OSD can't hash this object.
     let hashes: [UInt64]?
 }
 

@@ -7,8 +7,6 @@ final class ImageReader: VolumeReader {
     let size: ByteCount
     let means: ExtentMeans
     let extentUnit: ByteCount
-    /// Whether the objects hold all of the volume's bytes: no parent shines through, and they have the usual names.
-    let holdsAllInObjects: Bool
     private let image: Image
     private let snapshot: Snapshot?
     private let overlap: ByteCount
@@ -30,7 +28,7 @@ final class ImageReader: VolumeReader {
                 image.name, in: image.pool, title: image.title, for: .reading, at: base
             ) { older throws(VolumeError) in try await older.objectMap() }
         }
-        holdsAllInObjects = overlap == .zero && !isOld
+        let holdsAllInObjects = overlap == .zero && !isOld
         let isSupported = holdsAllInObjects ? try await objects.canTell() : false
         means = isSupported ? .objectExtents : .diff
         extentUnit = objects.striping.setSize

@@ -99,7 +99,7 @@ package struct LeftoverSurvey: Sendable {
             let listed = Snapshot(id: snapshot.id, name: snapshot.name, size: snapshot.size)
             return snapshot.kind == .user && listed.isTransient ? snapshot.name : nil
         }
-        for (key, value) in try await pool.ownMetadata("rbd_header." + id) {
+        for (key, value) in try await pool.ownMetadata("rbd_header." + id) ?? [] {
             let text = String(decoding: value, as: UTF8.self)
             switch key {
             case Marking.record: trace.record = text

@@ -235,7 +235,8 @@ final class ObjectMover: StepMover {
         let length = length(of: number)
         var moved = Moved()
         if canCopy, length == pieceSize, expectation.withLock({ $0.isLikely }) {
-            let digest = try await sourceObjects.digest(of: number, length: length, chunk: zeroBlock)
+            let digest = try await sourceObjects.digest(
+                of: number, in: Extent(offset: .zero, length: length), chunk: zeroBlock)
             if digest?.isFull(length, chunk: zeroBlock) == true {
                 let copy = ObjectChange.copy(of: sourceObjects.name(of: number), from: sourceObjects.pool)
                 try await targetObjects.apply(copy, to: number, under: context)

@@ -48,40 +48,46 @@ package final class RBDTarget: TargetVolume {
     var unfinishedName: String { Marking.unfinished(name) }
 
     package func state() async throws(VolumeError) -> TargetState {
-        if try await pool.id(ofNamed: name) != nil, let metadata = try await metadata(of: name) {
-            return metadata[Marking.record].map { .committed(record: $0) } ?? .foreign
+        if let id = try await pool.id(ofNamed: name), let notes = try await notes(in: id) {
+            return notes[Marking.record].map { .committed(record: $0) } ?? .foreign
         }
         guard try await hasUnfinishedName() else { return .absent }
-        // What can't be opened was being made, or removed, when a run was ended.
-        guard let metadata = try await metadata(of: unfinishedName) else { return .unfinished(record: "") }
-        if let record = metadata[Marking.record] { return .unfinished(record: record) }
+        // What has no header was being made, or removed, when a run was ended.
+        guard let id = try await pool.id(ofNamed: unfinishedName), let notes = try await notes(in: id) else {
+            return .unfinished(record: "")
+        }
+        if let record = notes[Marking.record] { return .unfinished(record: record) }
         // Without a record: the run that made it was ended before it could say what it was about to do, or one that
         // removed it. That it was one of ours only the holder's name tells, or that nothing was ever written to it.
-        if metadata[Marking.holder] != nil { return .unfinished(record: "") }
+        if notes[Marking.holder] != nil { return .unfinished(record: "") }
         return try await isUntouched() ? .unfinished(record: "") : .foreign
     }
 
     /// Whether the image of the unfinished name has neither data, nor snapshots, nor metadata.
     private func isUntouched() async throws(VolumeError) -> Bool {
-        try await withImage(unfinishedName, for: .reading) { image throws(VolumeError) in
-            guard try await image.metadata().isEmpty, try await image.snapshots().isEmpty else { return false }
-            let found = DiffCount()
-            unsafe try await image.call("rbd_diff_iterate2") { handle in
-                var size: UInt64 = 0
-                let code = unsafe rbd_get_size(handle, &size)
-                guard code >= 0 else { return code }
-                return unsafe rbd_diff_iterate2(
-                    handle, nil, 0, size, 0, 1, countDiff, Unmanaged.passUnretained(found).toOpaque())
+        do throws(VolumeError) {
+            return try await withImage(unfinishedName, for: .reading) { image throws(VolumeError) in
+                guard try await image.metadata().isEmpty, try await image.snapshots().isEmpty else { return false }
+                let found = DiffCount()
+                unsafe try await image.call("rbd_diff_iterate2") { handle in
+                    var size: UInt64 = 0
+                    let code = unsafe rbd_get_size(handle, &size)
+                    guard code >= 0 else { return code }
+                    return unsafe rbd_diff_iterate2(
+                        handle, nil, 0, size, 0, 1, countDiff, Unmanaged.passUnretained(found).toOpaque())
+                }
+                return found.count == 0
             }
-            return found.count == 0
+        } catch  where error.kind == .missing {
+            // It was being made, or removed, when a run was ended: librbd can't even open it.
+            return true
         }
     }
 
-    private func metadata(of image: String) async throws(VolumeError) -> Metadata? {
-        do throws(VolumeError) {
-            return try await withImage(image, for: .reading) { image throws(VolumeError) in try await image.metadata() }
-        } catch  where error.kind == .missing {
-            return nil
+    /// - Returns: Nothing if there is no header of that id.
+    private func notes(in id: String) async throws(VolumeError) -> [String: String]? {
+        try await pool.ownMetadata("rbd_header." + id).map { notes in
+            Dictionary(notes.map { ($0.key, String(decoding: $0.value, as: UTF8.self)) }) { first, _ in first }
         }
     }
 
@@ -109,7 +115,7 @@ package final class RBDTarget: TargetVolume {
         try await Image.open(try await currentName(), in: pool, title: address, for: .reading, at: revision.snapshot)
     }
 
-    private func currentName() async throws(VolumeError) -> String {
+    func currentName() async throws(VolumeError) -> String {
         if case .unfinished = try await state() { unfinishedName } else { name }
     }
 

@@ -1,18 +1,9 @@
 internal import CCeph
 internal import Volumes
 
-// The source's objects as its header tells of them: without opening the image.
+// An image's objects as its header tells of them: without opening the image.
 extension RBDSource {
-    /// - Returns: Nothing for an image of format 1, which has no such header, and where there is no image.
-    func header() async throws(VolumeError) -> ImageHeader? {
-        guard let id = try await pool.id(ofNamed: name) else { return nil }
-        do throws(VolumeError) {
-            return try await ImageHeader.load(id: id, in: pool)
-        } catch  where error.kind == .unsupported {
-            // A librbd that is newer than this may know what to do with it.
-            return nil
-        }
-    }
+    func header() async throws(VolumeError) -> ImageHeader? { try await pool.header(ofImage: name) }
 
     func neededHeader() async throws(VolumeError) -> ImageHeader {
         guard let header = try await header() else {
@@ -40,6 +31,17 @@ extension RBDSource {
 }
 
 extension Pool {
+    /// - Returns: Nothing for an image of format 1, which has no such header, and where there is no image.
+    func header(ofImage name: String) async throws(VolumeError) -> ImageHeader? {
+        guard let id = try await id(ofNamed: name) else { return nil }
+        do throws(VolumeError) {
+            return try await ImageHeader.load(id: id, in: self)
+        } catch  where error.kind == .unsupported {
+            // A librbd that is newer than this may know what to do with it.
+            return nil
+        }
+    }
+
     /// Which objects of an image of this pool exist in a state; nothing if that can't be told without asking each.
     /// - Parameter snapshot: Nothing for the head.
     func objectMap(of snapshot: UInt64?, _ header: ImageHeader) async throws(VolumeError) -> ObjectMap? {

@@ -1,5 +1,7 @@
 /// Finds where two states differ, piece by piece, several at a time.
 package protocol Comparison: Sendable {
+    /// How large the two are. What follows holds only where they are alike.
+    var sizes: (ours: ByteCount, theirs: ByteCount) { get }
     /// Pieces neither cross a multiple of this nor are longer.
     var pieceSize: ByteCount { get }
     /// Where the pieces lie: from zero up to here.

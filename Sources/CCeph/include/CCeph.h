@@ -93,10 +93,10 @@ void cceph_history_free(cceph_history *history);
 /// What an OSD says of an object without sending its bytes: its size, and a hash of each chunk.
 typedef struct cceph_digest cceph_digest;
 
-/// xxhash64 (seed 0) of each `chunk` bytes in the first `length` bytes of an object, and the object's size
+/// xxhash64 (seed 0) of each `chunk` bytes in `length` bytes of an object from `offset` on, and the object's size
 /// (`ObjectReadOperation::checksum`, librados.hpp). -ENOENT: no such object.
-int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t length, uint64_t chunk, cceph_digest **result,
-                   cceph_done done, void *context);
+int cceph_checksum(rados_ioctx_t pool, const char *object, uint64_t offset, uint64_t length, uint64_t chunk,
+                   cceph_digest **result, cceph_done done, void *context);
 /// The hashes in order; fewer than asked for if the object ends before. `code`: the checksum's own result.
 const uint64_t *cceph_digest_hashes(const cceph_digest *digest, size_t *count, uint64_t *object_size, int *code);
 void cceph_digest_free(cceph_digest *digest);
