@@ -27,15 +27,19 @@ package struct Convergence: Sendable {
         package var floor: ByteRate
         /// After so many rounds without an end it is the operator's turn.
         package var maxRounds: Int
+        /// Whether what is left is compared in the pause as well: reckoned to take as long again as draining it.
+        package var compares: Bool
 
         package init(
             maxPause: Duration = .milliseconds(300), throttle: Throttle = .now,
-            floor: ByteRate = ByteRate(bytesPerSecond: 1 << 20), maxRounds: Int = 30
+            floor: ByteRate = ByteRate(bytesPerSecond: 1 << 20), maxRounds: Int = 30,
+            compares: Bool = false
         ) {
             self.maxPause = maxPause
             self.throttle = throttle
             self.floor = floor
             self.maxRounds = maxRounds
+            self.compares = compares
         }
     }
 
@@ -146,7 +150,7 @@ package struct Convergence: Sendable {
             return decision(
                 .stalled, "handing over alone takes \(handOverCost.text), more than \(settings.maxPause.text)")
         }
-        let left = figures.drain * rest.seconds
+        let left = figures.drain * rest.seconds / timesLeft
         if limit == nil, figures.steady(at: figures.dirty) <= left {
             return decision(.goOn, "\(ByteRate(figures.dirty).text) dirtied, it converges by itself")
         }
@@ -209,13 +213,16 @@ package struct Convergence: Sendable {
     package func predictedPause(after elapsed: Duration) -> Duration {
         guard let last else { return handOverCost }
         let figures = Figures(last, drain: drain.rate(most: last.bandwidth))
-        return handOverCost + .seconds(left(figures, last, after: elapsed.seconds) / figures.drain)
+        return handOverCost + .seconds(timesLeft * left(figures, last, after: elapsed.seconds) / figures.drain)
     }
 
     private func predictedPause(_ figures: Figures, _ seen: Observation) -> Duration {
         let elapsed = figures.overhead + Double(seen.dirtied.bytes) / figures.drain
-        return handOverCost + .seconds(left(figures, seen, after: elapsed) / figures.drain)
+        return handOverCost + .seconds(timesLeft * left(figures, seen, after: elapsed) / figures.drain)
     }
+
+    /// How often what is left is gone through in the pause.
+    private var timesLeft: Double { settings.compares ? 2 : 1 }
 
     /// Bytes that will be dirty after that many seconds. Not more than were dirtied in a longer time; and where the rate
     /// was measured over a much longer one, as many.

@@ -43,7 +43,9 @@ final class Following: Sendable {
         self.walk = walk
         self.source = source
         self.live = live
-        state = Mutex(State(convergence: Convergence(live.convergence)))
+        var settings = live.convergence
+        settings.compares = move.options.verifies
+        state = Mutex(State(convergence: Convergence(settings)))
     }
 
     var time: Timekeeper { move.time }

@@ -137,9 +137,9 @@ struct HandOver {
         let changed = LastRound.changed("the snapshots of \(source.address) changed meanwhile")
         let began = still.began
         let expected = Mutex(Duration.zero)
-        /// Whether it is still within what was promised, if it takes so much longer; what is compared comes on top.
-        @Sendable func fits(_ longer: Duration, compared: Duration = .zero) -> Bool {
-            let whole = time.now() - began - compared + longer + rest
+        /// Whether it is still within what was promised, if it takes so much longer.
+        @Sendable func fits(_ longer: Duration) -> Bool {
+            let whole = time.now() - began + longer + rest
             expected.withLock { $0 = whole }
             return live.hold == nil || isForced || whole <= live.convergence.maxPause
         }
@@ -152,12 +152,14 @@ struct HandOver {
         let diffed = Mutex(Duration.zero)
         let drainRate = drainRate
         let hasEvicted = still.hasEvicted
+        // As Convergence reckons.
+        let times = move.options.verifies ? 2.0 : 1
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
         let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
             [time] dirtied, _ in
             diffed.withLock { $0 = time.now() }
-            return hasEvicted || fits(.seconds(Double(dirtied.bytes) / max(1, drainRate)))
+            return hasEvicted || fits(.seconds(times * Double(dirtied.bytes) / max(1, drainRate)))
         }
         let lastDiff = max(0, still.since(diffed.withLock { $0 }))
         still.parts.lastDiff += lastDiff
@@ -182,7 +184,7 @@ struct HandOver {
         let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
             try await source.isUnchanged(since: arrived)
         }
-        guard still.hasEvicted || fits(.zero, compared: .seconds(still.parts.verify)) else {
+        guard still.hasEvicted || fits(.zero) else {
             return .tooLong(expected.withLock { $0 })
         }
         guard isUnchanged else {

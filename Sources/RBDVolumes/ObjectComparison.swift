@@ -116,6 +116,7 @@ private actor SharedReader {
     func reader() async throws(VolumeError) -> any VolumeReader {
         let opening =
             opening
+            // Owned by this actor: whoever asks meanwhile waits for the same one, and `close` does as well.
             ?? Task { [volume, revision] in
                 do throws(VolumeError) {
                     return .success(try await volume.open(revision))

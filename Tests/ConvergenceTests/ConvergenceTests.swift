@@ -35,6 +35,16 @@ struct ConvergenceTests {
         }
     }
 
+    @Test(arguments: [0.2, 1, 3, 10])
+    func `what is compared in the pause as well may be half as much`(times: Double) {
+        var model = Model(
+            writer: times * 100 * mebi, workingSet: 64 * 1024 * mebi, drain: 100 * mebi, allocated: 4096 * mebi)
+        model.settings.compares = true
+        let outcome = model.run()
+        #expect(outcome.end == .handOver, "\(outcome)")
+        #expect(outcome.lastDrain <= 0.075, "\(outcome)")
+    }
+
     @Test func `an idle writer is handed over at once`() {
         let outcome = Model(writer: 0, workingSet: mebi, drain: 100 * mebi, allocated: 1000 * mebi).run()
         #expect(outcome.end == .handOver)
