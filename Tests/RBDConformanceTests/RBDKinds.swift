@@ -46,7 +46,8 @@ private func clear(_ image: String) {
 /// Connections are shared by how they were asked for: a keyring of another name gives one of its own.
 private func address(of image: String) throws -> RBDAddress {
     let directory = URL(filePath: configuration ?? "").deletingLastPathComponent()
-    let link = FileManager.default.temporaryDirectory.appending(path: "godwit-\(UUID().uuidString).keyring")
+    // In the cluster's own folder, which goes with it.
+    let link = directory.appending(path: "conformance-\(UUID().uuidString).keyring")
     try FileManager.default.createSymbolicLink(at: link, withDestinationURL: directory.appending(path: "keyring"))
     return try RBDAddress("rbd:\(image):conf=\(configuration ?? ""):keyring=\(link.path)")
 }
