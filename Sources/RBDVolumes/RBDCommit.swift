@@ -76,7 +76,8 @@ extension RBDTarget {
         } catch  where error.kind == .missing {
             // It was being made, or removed, when a run was ended: only librbd's removal can deal with what is left.
         }
-        await close()
+        // Still its holder: whoever finds it half removed evicts this client, instead of waiting for its watch to end.
+        await letGo()
         try await removeUnfinished()
     }
 

@@ -12,38 +12,41 @@ extension RBDTarget {
     @discardableResult
     package func own() async throws(VolumeError) -> Bool {
         guard owned.withLock({ $0 == nil }) else { return false }
-        if let image = made.withLock({ $0.take() }) {
-            // Nobody can have been at it before; the holder is written.
-            do throws(VolumeError) {
-                try await lock(image)
-                guard try await isHeldByUs(image) else {
-                    throw VolumeError(
-                        .busy, "own", on: address, reason: "another run has begun it as well",
-                        advice: "Wait for that to end; then give the command again.")
-                }
-            } catch {
-                await image.close()
-                throw error
+        let made = made.withLock { $0.take() }
+        var hasFenced = false
+        if made == nil {
+            try await refuseForeign("own")
+            if case .committed = try await state() { return try await fencePredecessor(at: name) }
+            hasFenced = try await fencePredecessor(at: unfinishedName)
+            // Who comes after a run that is killed as it opens the image has to know whom to evict.
+            guard let id = try await pool.id(ofNamed: unfinishedName) else {
+                throw VolumeError(.missing, "own", on: address, reason: "another run has removed it")
             }
-            owned.withLock { $0 = image }
-            return false
+            try await note([(Marking.holder, Holder.own(client: cluster.clientAddresses).text)], in: id)
         }
-        try await refuseForeign("own")
-        if case .committed = try await state() {
-            return try await withImage(name, for: .reading) { image throws(VolumeError) in
-                try await fencePredecessor(on: image)
-            }
-        }
-        let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+        let image = if let made { made } else { try await openUnfinished() }
         do throws(VolumeError) {
-            let hasFenced = try await fencePredecessor(on: image)
             try await lock(image)
-            try await image.mark(Marking.holder, Holder.own(client: cluster.clientAddresses).text)
-            owned.withLock { $0 = image }
-            return hasFenced
+            try await refuseRival(at: image)
         } catch {
             await image.close()
             throw error
+        }
+        owned.withLock { $0 = image }
+        return hasFenced
+    }
+
+    /// For writing.
+    func openUnfinished() async throws(VolumeError) -> Image {
+        try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+    }
+
+    /// Two that begin at the same moment both say that it is theirs: it is that one's who said so last.
+    private func refuseRival(at image: Image) async throws(VolumeError) {
+        guard try await isHeldByUs(image) else {
+            throw VolumeError(
+                .busy, "own", on: address, reason: "another run has begun it as well",
+                advice: "Wait for that to end; then give the command again.")
         }
     }
 
@@ -53,8 +56,9 @@ extension RBDTarget {
 
     /// Makes sure that the process which was at the target before can't write to it any more.
     /// - Returns: Whether there was one.
-    private func fencePredecessor(on image: Image) async throws(VolumeError) -> Bool {
-        guard let holder = try await image.metadata(Marking.holder).flatMap(Holder.init(text:)),
+    private func fencePredecessor(at name: String) async throws(VolumeError) -> Bool {
+        guard let id = try await pool.id(ofNamed: name),
+            let holder = try await notes(in: id)?[Marking.holder].flatMap(Holder.init(text:)),
             holder.client != cluster.clientAddresses
         else { return false }
         func inUse() -> VolumeError {
@@ -69,7 +73,7 @@ extension RBDTarget {
         case .unknown:
             // On another host: it lives as long as it watches the image.
             let deadline = ContinuousClock.now + Self.watchLimit
-            while try await image.watchers().contains(where: { holder.has($0.address) }) {
+            while try await pool.watchers(ofImage: name).contains(where: { holder.has($0.address) }) {
                 guard ContinuousClock.now < deadline else { throw inUse() }
                 notice("waiting for process \(holder.process) on \(holder.host), which may be gone, to be given up")
                 try await pause()
@@ -129,8 +133,15 @@ extension RBDTarget {
     }
 
     package func close() async {
+        if let image = owned.withLock({ $0 }) ?? made.withLock({ $0 }), (try? await isHeldByUs(image)) == true {
+            try? await image.unmark(Marking.holder)
+        }
+        await letGo()
+    }
+
+    /// Closes the image, and goes on being its holder.
+    func letGo() async {
         guard let image = owned.withLock({ $0.take() }) ?? made.withLock({ $0.take() }) else { return }
-        if (try? await isHeldByUs(image)) == true { try? await image.unmark(Marking.holder) }
         try? await unlock(image)
         await image.close()
     }

@@ -85,10 +85,15 @@ package final class RBDTarget: TargetVolume {
     }
 
     /// - Returns: Nothing if there is no header of that id.
-    private func notes(in id: String) async throws(VolumeError) -> [String: String]? {
+    func notes(in id: String) async throws(VolumeError) -> [String: String]? {
         try await pool.ownMetadata("rbd_header." + id).map { notes in
             Dictionary(notes.map { ($0.key, String(decoding: $0.value, as: UTF8.self)) }) { first, _ in first }
         }
+    }
+
+    /// Notes several things in one step, without opening the image.
+    func note(_ notes: [(key: String, text: String)], in id: String) async throws(VolumeError) {
+        try await pool.change("rbd_header." + id, .setMetadata(notes.map { ($0.key, Array($0.text.utf8)) }))
     }
 
     func withImage<Value: Sendable>(
@@ -161,10 +166,8 @@ package final class RBDTarget: TargetVolume {
             throw VolumeError(.missing, "rbd_create4", on: address, reason: "another run has removed it")
         }
         let holder = Holder.own(client: cluster.clientAddresses).text
-        try await pool.change(
-            "rbd_header." + id,
-            .setMetadata([(Marking.holder, Array(holder.utf8)), (Marking.record, Array(record.utf8))]))
-        let image = try await Image.open(unfinishedName, in: pool, title: address, for: .writing)
+        try await note([(Marking.holder, holder), (Marking.record, record)], in: id)
+        let image = try await openUnfinished()
         made.withLock { $0 = image }
     }
 
