@@ -158,6 +158,10 @@ class Cluster:
         """Runs 'ceph', 'rbd' or 'rados' on this cluster; it has to succeed."""
         return tool(program, "--conf", self.conf, *arguments, timeout=timeout, env=env)
 
+    def evicted(self):
+        """The addresses of the clients that are on the OSDs' blocklist."""
+        return {line.split()[0] for line in self.tool("ceph", "osd", "blocklist", "ls").stdout.splitlines() if line}
+
     def has_pool(self, name):
         return self.rados.pool_exists(name)
 
