@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import Glibc
 internal import Mirror
+internal import Synchronization
 internal import Volumes
 
 /// The exit statuses (Docs/CLI.md), as sysexits.h numbers them.
@@ -40,8 +41,13 @@ func tell(_ error: MoveError) {
     if let advice = error.advice { tell("  \(advice)") }
 }
 
-/// A line on stderr.
-func tell(_ line: String) { emit(line + "\n", to: STDERR_FILENO) }
+/// A line on stderr; it takes the place of a bar that stands there.
+func tell(_ line: String) {
+    ProgressBar.isShown.withLock { isShown in
+        emit((isShown ? ProgressBar.clearing : "") + line + "\n", to: STDERR_FILENO)
+        isShown = false
+    }
+}
 
 /// Text to a file descriptor, all of it unless the reader went away.
 func emit(_ text: String, to descriptor: Int32) {

@@ -18,8 +18,7 @@ final class Interruption: Sendable {
             source.setEventHandler {
                 if stop.isAsked { _exit(75) }
                 stop.ask()
-                // Below the bar, where there is one.
-                if isatty(STDERR_FILENO) == 1 { emit("\n", to: STDERR_FILENO) }
+                ProgressBar.leave()
                 tell("godwit: stopping after what is under way (once more: at once)")
                 // A cluster that doesn't answer must not keep us.
                 DispatchQueue.global().asyncAfter(deadline: .now() + 30) {

@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import Foundation
 internal import Glibc
 internal import Mirror
+internal import Synchronization
 internal import Volumes
 
 /// How progress is shown, always on stderr.
@@ -51,7 +52,7 @@ struct ProgressDisplay {
             }
             preconditionFailure("the work has a result")
         }
-        if style == .bar { emit("\r\u{1b}[K", to: STDERR_FILENO) }
+        ProgressBar.clear()
         return try result.get()
     }
 
@@ -74,7 +75,7 @@ struct ProgressDisplay {
             }
             let line = text(of: view, after: (ContinuousClock.now - shown.since).seconds)
             if style == .bar {
-                emit("\r\(fitted(line))\u{1b}[K", to: STDERR_FILENO)
+                ProgressBar.show(fitted(line))
             } else if ContinuousClock.now - lastLine >= Self.lineInterval
                 || (view.notice != nil && view.notice != notice)
             {
@@ -108,6 +109,34 @@ struct ProgressDisplay {
     /// Cut to the terminal's width, so that a redrawn line stays one line.
     private func fitted(_ line: String) -> String {
         String(line.prefix((terminalWidth(of: STDERR_FILENO) ?? 80) - 1))
+    }
+}
+
+/// The terminal's last line, drawn again and again.
+enum ProgressBar {
+    static let isShown = Mutex(false)
+    static let clearing = "\r\u{1b}[K"
+
+    static func show(_ line: String) {
+        isShown.withLock { isShown in
+            emit("\r\(line)\u{1b}[K", to: STDERR_FILENO)
+            isShown = true
+        }
+    }
+
+    /// Lets it stand, with the "^C" that was typed behind it; on a terminal what comes is a line below.
+    static func leave() {
+        isShown.withLock { isShown in
+            if isatty(STDERR_FILENO) == 1 { emit("\n", to: STDERR_FILENO) }
+            isShown = false
+        }
+    }
+
+    static func clear() {
+        isShown.withLock { isShown in
+            if isShown { emit(clearing, to: STDERR_FILENO) }
+            isShown = false
+        }
     }
 }
 

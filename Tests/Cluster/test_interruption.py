@@ -516,6 +516,15 @@ class Terminal(InterruptedTest):
         self.assertTrue(any("%" in line for line in drawn), shown)
         self.assertLess(max(map(len, drawn)), 40, shown)
 
+    def test_a_line_takes_the_place_of_the_bar(self):
+        source, target = self.history(), self.target()
+        shown, status = on_terminal(
+            [setting("GODWIT"), "migrate", "--live", source.address, target.address, *SLOWLY])
+        self.assertEqual(status, 0, shown)
+        self.assertRegex(shown, r"%.*\x1b\[K", "a bar was drawn")
+        rounds = re.findall(r"(\r\x1b\[K|\n)?round [0-9]+: [0-9.]+ [A-Za-z]+ dirtied", shown)
+        self.assertTrue(rounds and all(rounds), shown)
+
 
 class Rivals(InterruptedTest):
     """Two runs of the same move at once."""
