@@ -79,7 +79,7 @@ struct HandOver {
                 following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
                 return .notNow(
                     "it would have taken \(expected.text), longer than \(live.convergence.maxPause.text); the writer stood "
-                        + "still for \((time.now() - still.began).text)")
+                        + "still for \((time.now() - still.began).text): \(still.parts.parts)")
             case .changed(let what):
                 try await thaw()
                 return .notNow(what)

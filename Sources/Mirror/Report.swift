@@ -48,6 +48,16 @@ package struct Report: Codable, Sendable {
         package var fence = 0.0
         package var commit = 0.0
         package var `switch` = 0.0
+
+        /// The parts that took any time, for people.
+        package var parts: String {
+            let parts = [
+                ("freeze", freeze), ("last diff", lastDiff), ("last bytes", lastBytes), ("verify", verify),
+                ("fence", fence), ("commit", commit), ("switch", `switch`),
+            ]
+            return parts.filter { $0.1 >= 0.0005 }.map { "\($0.0) \(Duration.seconds($0.1).text)" }
+                .joined(separator: ", ")
+        }
     }
 
     package enum Outcome: String, Codable, Sendable {

@@ -47,12 +47,7 @@ extension Report {
 }
 
 extension Report.Pause {
-    var text: String {
-        func ms(_ seconds: Double) -> String { Duration.seconds(seconds).text }
-        return
-            "held still for \(ms(seconds)): freeze \(ms(freeze)), last diff \(ms(lastDiff)), last bytes \(ms(lastBytes)), "
-            + "verify \(ms(verify)), fence \(ms(fence)), commit \(ms(commit)), switch \(ms(self.switch))"
-    }
+    var text: String { "held still for \(Duration.seconds(seconds).text): \(parts)" }
 }
 
 extension Report.RoundReport {
