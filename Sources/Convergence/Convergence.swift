@@ -101,6 +101,8 @@ package struct Convergence: Sendable {
     /// A rate that was measured over a longer time than this many of the next tells little of it: what is written again
     /// and again counts once.
     private static let comparable = 1.3
+    /// A gap between rounds that is longer says more about a writer that isn't steady; seconds.
+    private static let longestGap = 2.0
     /// Rounds in which a writer that is far below the drain rate may be too fast: one long snapshot tells little.
     private static let leniency = 2
     /// Rounds at the floor, or at a limit that can't go lower, before it is said that it can't converge.
@@ -116,6 +118,8 @@ package struct Convergence: Sendable {
     private var lenient = 0
     /// What a hand-over takes besides draining: freeze, snapshot, diff, fence, commit, switch.
     private var handOverCost: Duration
+    /// What the last attempt to hand over has shown, if it failed after it had drained.
+    private var shown: Shown?
 
     /// - Parameter handOverCost: Docs/Promises.md#pause; corrected by what attempts show.
     package init(_ settings: Settings, handOverCost: Duration = .milliseconds(150)) {
@@ -128,7 +132,8 @@ package struct Convergence: Sendable {
         // What only follows may take as many rounds as it likes.
         rounds = settings.throttle == .later ? 0 : rounds + 1
         drain.add(seen.sent, in: seen.draining)
-        let figures = Figures(seen, drain: drain.rate(most: seen.bandwidth))
+        shown?.see(seen.interval)
+        let figures = Figures(seen, drain: drain.rate(most: seen.bandwidth), shown)
         defer { last = seen }
         let predicted = predictedPause(figures, seen)
         func decision(_ verdict: Verdict, _ reason: String) -> Decision {
@@ -150,7 +155,7 @@ package struct Convergence: Sendable {
             return decision(
                 .stalled, "handing over alone takes \(handOverCost.text), more than \(settings.maxPause.text)")
         }
-        let left = figures.drain * rest.seconds / timesLeft
+        let left = rest.seconds / secondsPerByteLeft(figures)
         if limit == nil, figures.steady(at: figures.dirty) <= left {
             return decision(.goOn, "\(ByteRate(figures.dirty).text) dirtied, it converges by itself")
         }
@@ -212,17 +217,19 @@ package struct Convergence: Sendable {
     /// - Parameter elapsed: Since the last round's snapshot.
     package func predictedPause(after elapsed: Duration) -> Duration {
         guard let last else { return handOverCost }
-        let figures = Figures(last, drain: drain.rate(most: last.bandwidth))
-        return handOverCost + .seconds(timesLeft * left(figures, last, after: elapsed.seconds) / figures.drain)
+        let figures = Figures(last, drain: drain.rate(most: last.bandwidth), shown)
+        return handOverCost + .seconds(secondsPerByteLeft(figures) * left(figures, last, after: elapsed.seconds))
     }
 
     private func predictedPause(_ figures: Figures, _ seen: Observation) -> Duration {
         let elapsed = figures.overhead + Double(seen.dirtied.bytes) / figures.drain
-        return handOverCost + .seconds(timesLeft * left(figures, seen, after: elapsed) / figures.drain)
+        return handOverCost + .seconds(secondsPerByteLeft(figures) * left(figures, seen, after: elapsed))
     }
 
-    /// How often what is left is gone through in the pause.
-    private var timesLeft: Double { settings.compares ? 2 : 1 }
+    /// What a byte that is left costs in the pause.
+    private func secondsPerByteLeft(_ figures: Figures) -> Double {
+        (settings.compares ? 2 : 1) / figures.drainOfFew
+    }
 
     /// Bytes that will be dirty after that many seconds. Not more than were dirtied in a longer time; and where the rate
     /// was measured over a much longer one, as many.
@@ -246,33 +253,57 @@ package struct Convergence: Sendable {
     }
 
     /// An attempt to hand over had to be given up, as it would have taken so long.
-    /// - Parameter cost: What it took besides draining.
-    package mutating func handOverFailed(cost: Duration) {
+    /// - Parameters:
+    ///   - cost: What it took, or would have taken, besides draining.
+    ///   - drained: Bytes that it moved.
+    ///   - time: How long that took.
+    package mutating func handOverFailed(cost: Duration, drained: ByteCount, in time: Duration) {
         handOverCost = max(handOverCost, min(cost, settings.maxPause * 0.8))
+        // Fewer tell nothing but how long an operation takes.
+        guard drained >= .kibibytes(64), time > .zero, let last else { return }
+        let dirty = Double(last.dirtied.bytes) / max(last.interval.seconds, 0.001)
+        shown = Shown(
+            drain: Double(drained.bytes) / time.seconds,
+            gap: min(Double(drained.bytes) / max(dirty, 1), Self.longestGap))
     }
+}
+
+/// What an attempt to hand over showed of a round that drains little, as no round before could: it is the operations that
+/// take their time then, and not the bytes.
+private struct Shown {
+    /// How fast what was left went, in bytes a second.
+    let drain: Double
+    /// In how many seconds that much had been dirtied: so long the round before took, however little it drained.
+    var gap: Double
+
+    /// From one round to the next it may be less.
+    mutating func see(_ interval: Duration) { gap = min(gap, max(interval.seconds, 0.02)) }
 }
 
 /// What rates are reckoned from, in bytes and seconds.
 private struct Figures {
     let drain: Double
+    /// Of the last rounds, which leave few bytes in many places.
+    let drainOfFew: Double
     let dirty: Double
     let overhead: Double
 
-    init(_ seen: Convergence.Observation, drain: Double) {
+    init(_ seen: Convergence.Observation, drain: Double, _ shown: Shown?) {
         self.drain = drain
+        drainOfFew = min(drain, shown?.drain ?? drain)
         dirty = Double(seen.dirtied.bytes) / max(seen.interval.seconds, 0.001)
-        overhead = max(seen.overhead.seconds, 0.02)
+        overhead = max(seen.overhead.seconds, shown?.gap ?? 0, 0.02)
     }
 
     /// What the rounds shrink to under a writer of that rate.
     func steady(at rate: Double) -> Double {
-        rate < drain ? rate * overhead / (1 - rate / drain) : .infinity
+        rate < drainOfFew ? rate * overhead / (1 - rate / drainOfFew) : .infinity
     }
 
     /// The writer's rate at which rounds shrink to `left`, at most a share of the drain rate.
     func largestRate(leaving left: Double, share: Double) -> Double {
-        let rest = left / drain
-        return drain * min(rest / (overhead + rest), share)
+        let rest = left / drainOfFew
+        return drainOfFew * min(rest / (overhead + rest), share)
     }
 }
 

@@ -74,9 +74,13 @@ struct HandOver {
             switch end {
             case .moved(let description): try await commit(as: description, &still.parts)
             case .tooLong(let expected):
-                let spent = time.now() - still.began
+                let draining = Duration.seconds(still.parts.lastBytes + still.parts.verify)
+                let cost = time.now() - still.began - draining + rest
                 try await thaw()
-                following.state.withLock { $0.convergence.handOverFailed(cost: spent + rest) }
+                following.state.withLock {
+                    $0.convergence.handOverFailed(
+                        cost: cost, drained: still.moved, in: .seconds(still.parts.lastBytes))
+                }
                 return .notNow(
                     "it would have taken \(expected.text), longer than \(live.convergence.maxPause.text); the writer stood "
                         + "still for \((time.now() - still.began).text): \(still.parts.parts)")
@@ -106,6 +110,8 @@ struct HandOver {
     private struct Standstill {
         let began: Duration
         var parts = Report.Pause()
+        /// Bytes that were drained in it.
+        var moved = ByteCount.zero
         /// Whether a client was evicted: it couldn't go on at the source, so it is handed over, however long that takes.
         var hasEvicted = false
         private var last: Duration
@@ -149,7 +155,7 @@ struct HandOver {
         }
         try await fence(&still)
         still.parts.fence += still.part(time.now())
-        let diffed = Mutex(Duration.zero)
+        let diffed = Mutex((at: Duration.zero, bytes: ByteCount.zero))
         let drainRate = drainRate
         let hasEvicted = still.hasEvicted
         // As Convergence reckons.
@@ -158,13 +164,14 @@ struct HandOver {
         _ = walk.takeDrained()
         let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
             [time] dirtied, _ in
-            diffed.withLock { $0 = time.now() }
+            diffed.withLock { $0 = (time.now(), $0.bytes + dirtied) }
             return hasEvicted || fits(.seconds(times * Double(dirtied.bytes) / max(1, drainRate)))
         }
-        let lastDiff = max(0, still.since(diffed.withLock { $0 }))
+        let lastDiff = max(0, still.since(diffed.withLock { $0.at }))
         still.parts.lastDiff += lastDiff
         still.parts.lastBytes += still.part(time.now()) - lastDiff
         guard case .at(let arrived) = arrival else { return .tooLong(expected.withLock { $0 }) }
+        still.moved += diffed.withLock { $0.bytes }
         if move.options.verifies, let arrived {
             do throws(MoveError) {
                 try await verify(arrived, &report)

@@ -100,8 +100,23 @@ struct ConvergenceTests {
             sent: .mebibytes(100), draining: .seconds(1), dirtied: .mebibytes(14), interval: .seconds(1),
             overhead: .milliseconds(500))
         #expect(convergence.decide(seen).verdict == .handOver)
-        convergence.handOverFailed(cost: .milliseconds(280))
+        convergence.handOverFailed(cost: .milliseconds(280), drained: .zero, in: .zero)
         #expect(convergence.decide(seen).verdict != .handOver)
+    }
+
+    @Test func `a few bytes in many places, which took long in an attempt, are reckoned with, and then kept fewer`() {
+        var convergence = Convergence(.init(maxPause: .milliseconds(300)))
+        let seen = Convergence.Observation(
+            sent: .mebibytes(100), draining: .milliseconds(500), dirtied: .mebibytes(2), interval: .seconds(1),
+            overhead: .milliseconds(400))
+        #expect(convergence.decide(seen).verdict == .handOver)
+        convergence.handOverFailed(cost: .milliseconds(220), drained: .mebibytes(1), in: .milliseconds(120))
+        // A writer that slow is given a round or two before it is slowed.
+        var decision = convergence.decide(seen)
+        for _ in 0..<2 where decision.verdict == .goOn { decision = convergence.decide(seen) }
+        guard case .throttle(let limit) = decision.verdict else { return #expect(Bool(false), "\(decision)") }
+        #expect(limit.bytesPerSecond < 2 << 20, "below what it dirties")
+        #expect(decision.predictedPause > .milliseconds(300))
     }
 
     @Test func `the operator's bandwidth bounds the drain rate`() {
