@@ -228,18 +228,25 @@ package final class RBDTarget: TargetVolume {
     func objects() async throws(VolumeError) -> ObjectView {
         let image = try image()
         let features = try await image.features()
-        if features.contains(.objectMap), try await !image.hasValidObjectMap() {
-            throw VolumeError(
-                .damaged, "rbd_get_flags", on: address,
-                reason: "the unfinished target's object map is marked as invalid",
-                advice: "Mend it: 'rbd object-map rebuild \(pool.path)/\(unfinishedName)'; then give the command again."
-            )
-        }
+        if features.contains(.objectMap), try await !image.hasValidObjectMap() { try await mendObjectMap(of: image) }
         return ObjectView(
             objects: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
             context: SnapshotContext(try await image.snapshots().map(\.snapshot.id)),
             maps: features.contains(.objectMap) ? ObjectMapStore(pool: pool, imageID: try await image.imageID()) : nil,
             marksClean: features.contains(.fastDiff))
+    }
+
+    /// librbd marks a map as invalid when it couldn't read or write it, as while an OSD is away.
+    private func mendObjectMap(of image: Image) async throws(VolumeError) {
+        notice("rebuilding the unfinished target's object map: an OSD that was away has cost it")
+        unsafe try await image.call("rbd_rebuild_object_map") { unsafe rbd_rebuild_object_map($0, goOn, nil) }
+        guard try await image.hasValidObjectMap() else {
+            throw VolumeError(
+                .damaged, "rbd_rebuild_object_map", on: address,
+                reason: "the unfinished target's object map is still marked as invalid",
+                advice: "Mend it: 'rbd object-map rebuild \(pool.path)/\(unfinishedName)'; then give the command again."
+            )
+        }
     }
 
     struct ObjectView: Sendable {
@@ -271,7 +278,7 @@ private let countDiff: @convention(c) (UInt64, Int, Int32, UnsafeMutableRawPoint
     return 0
 }
 
-/// librbd calls it for each object that it removes, whether there is one or not.
+/// librbd calls it for each object that it removes or looks for, whether there is one or not.
 private let goOn: librbd_progress_fn_t = { _, _, _ in 0 }
 
 extension RBDSource {

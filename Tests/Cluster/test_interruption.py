@@ -6,6 +6,7 @@ import random
 import re
 import secrets
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -441,6 +442,20 @@ class WhatWasDone(InterruptedTest):
         report = self.go_on(source, target)
         self.assertLessEqual(report["steps"][0]["foundBytes"], source.size - settled)
         self.assert_right(source, target, states)
+
+    def test_an_object_map_that_librbd_gave_up(self):
+        """It marks the map as invalid when an OSD doesn't answer: that is mended, by whoever goes on."""
+        source, target = self.history(), self.target()
+        states = self.states(source)
+        self.assertTrue(self.kill(when_kept(1), source, target, *SLOWLY))
+        invalid = rbd.RBD_FLAG_OBJECT_MAP_INVALID
+        target.ioctx.execute(
+            f"rbd_header.{target.unfinished.id}", "rbd", "set_flags", struct.pack("<QQ", invalid, invalid))
+        with target.unfinished.open() as image:
+            self.assertTrue(image.flags() & invalid)
+        self.go_on(source, target)
+        self.assert_right(source, target, states)
+        self.assert_object_map_right(target)
 
 
 class Signals(InterruptedTest):
