@@ -27,6 +27,8 @@ final class Following: Sendable {
     private static let longGap = Duration.seconds(10)
     /// How often it is looked whether the clients have left, or an order came.
     private static let lookInterval = Duration.milliseconds(100)
+    /// A rate that was measured longer ago says nothing of a writer that paused just then.
+    private static let staleAfter = Duration.seconds(30)
     private static let mostRoundsReported = 1000
     /// Each attempt to hand over holds the writer still: after so many that were given up, they become rarer.
     private static let attemptsAtOnce = 3
@@ -305,6 +307,7 @@ final class Following: Sendable {
             status.change { $0.predictedPause = predicted }
             let gap = isConverging ? Self.shortestGap : Self.longGap
             if predicted > live.convergence.maxPause, elapsed >= gap { return .anotherRound }
+            if live.hold != nil, elapsed >= Self.staleAfter { return .anotherRound }
         }
     }
 

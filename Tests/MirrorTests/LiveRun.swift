@@ -33,10 +33,8 @@ extension LiveSimulation {
         }
         if watcher.isHung { return .wentWrong("it hangs") }
         let isQuiet = fate.struck == nil && !hold.hasSlipped
-        // What comparing takes is not in the promise, and of a source that can't tell its extents nobody knows the rest.
-        if isQuiet, setting.means != .everything, !setting.options.verifies, !setting.waits, !watcher.hasForced,
-            !needsOrder
-        {
+        // Of a source that can't tell its extents nobody knows the rest.
+        if isQuiet, setting.means != .everything, !setting.waits, !watcher.hasForced, !needsOrder {
             checkPauses(since: begun)
         }
         guard let failure else {
