@@ -24,14 +24,15 @@ package struct Relief: Sendable {
 
     /// The same for a move of which only the target is known, and which is dead for sure. After its commit there is
     /// nothing to be done: then only whoever gives the command again can tell where the writer is.
-    package func run(of target: any TargetVolume) async throws(MoveError) {
+    /// - Parameter client: The dead one's, at the source. The record may have the next one's by now.
+    package func run(of target: any TargetVolume, fencing client: String) async throws(MoveError) {
         let state = try await staged(.target) { () throws(VolumeError) in try await target.state() }
         guard case .unfinished(let text) = state, !text.isEmpty else {
             return try await staged(.underWay) { () throws(VolumeError) in try await source.lift() }
         }
         let record = try Takeover.read(text, of: target.address)
         // The writer would wait for the dead one's lock until the cluster has given it up, after 30 s.
-        if let client = record.sourceClient { try? await source.evict(client) }
+        try? await source.evict(client)
         try await staged(.underWay) { () throws(VolumeError) in try await run(frozenBy: record.frozenBy) }
     }
 }

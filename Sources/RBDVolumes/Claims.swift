@@ -53,12 +53,12 @@ extension RBDSource {
         try await pool.change(header, .setMetadata([(Claim.key(for: target), claim.encoded)]))
     }
 
-    package func claimant(for target: String) async throws(VolumeError) -> Int32? {
+    package func client(ofClaimant process: Int32, for target: String) async throws(VolumeError) -> String? {
         let header = try await headerName()
         guard let claim = try await pool.claims(header).first(where: { $0.target == target }),
-            claim.holder.isOfThisHost
+            claim.holder.isOfThisHost, claim.holder.process == process
         else { return nil }
-        return claim.holder.process
+        return claim.holder.client
     }
 
     package func release(from target: String) async throws(VolumeError) {

@@ -63,13 +63,13 @@ struct Guard: AsyncParsableCommand {
             }
             let target = try await staged(.target) { () throws(VolumeError) in try await Opening.target(to) }
             // Whoever has taken the move over since does the same, and may hold the writer still again by now.
-            let claimant = try await staged(.source) { () throws(VolumeError) in
-                try await volume.claimant(for: target.address)
+            let client = try await staged(.source) { () throws(VolumeError) in
+                try await volume.client(ofClaimant: process, for: target.address)
             }
-            guard claimant == process else { return }
+            guard let client else { return }
             try await Relief(source: volume) { title throws(VolumeError) in
                 try Opening.hold(titled: title, from: from, to: to)
-            }.run(of: target)
+            }.run(of: target, fencing: client)
         }
     }
 
