@@ -48,9 +48,12 @@ let package = Package(
             ],
             cSettings: gnu, swiftSettings: strict),
         .target(
+            name: "Sockets", dependencies: ["Volumes", .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: strict),
+        .target(
             name: "Control",
             dependencies: [
-                "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                "Sockets", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
@@ -99,7 +102,7 @@ let package = Package(
             name: "NBDProtocolTests",
             dependencies: ["Conformance", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
-        .testTarget(name: "ControlTests", dependencies: ["Control", "Volumes"], swiftSettings: strict),
+        .testTarget(name: "ControlTests", dependencies: ["Control", "Sockets", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "CommandTests",
             dependencies: [

@@ -1,6 +1,7 @@
 internal import Glibc
 internal import NIOCore
 internal import NIOPosix
+internal import Sockets
 package import Volumes
 
 /// Lets a move be asked and told over a Unix socket for as long as it runs.
@@ -61,9 +62,6 @@ package struct ControlServer: Sendable {
 
 /// The socket and its connections. All of it happens on one event loop.
 private struct Listener: Sendable {
-    /// How long not to let anybody in when the process has no file descriptors left.
-    private static let rest = TimeAmount.seconds(1)
-
     private let socket: NamedSocket
     private let channel: any Channel
     private let connections: NIOLoopBound<ControlConnections>
@@ -83,7 +81,7 @@ private struct Listener: Sendable {
                 return ServerBootstrap(group: loop)
                     .serverChannelInitializer { channel in
                         channel.eventLoop.makeCompletedFuture {
-                            try channel.pipeline.syncOperations.addHandler(Doorkeeper(rest: Self.rest))
+                            try channel.pipeline.syncOperations.addHandler(Doorkeeper())
                         }
                     }
                     .childChannelOption(.autoRead, value: false)
@@ -114,23 +112,5 @@ private struct Listener: Sendable {
             channel.close(promise: nil)
             return connections.value.end(within: grace, on: loop)
         }.get()
-    }
-}
-
-/// Keeps the listening socket from being asked again and again when there are no descriptors left to let anybody in.
-private final class Doorkeeper: ChannelInboundHandler {
-    typealias InboundIn = any Channel
-
-    private let rest: TimeAmount
-
-    init(rest: TimeAmount) { self.rest = rest }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        let (channel, rest) = (context.channel, rest)
-        channel.setOption(.autoRead, value: false).whenComplete { _ in
-            channel.eventLoop.scheduleTask(in: rest) {
-                channel.setOption(.autoRead, value: true).whenComplete { _ in channel.read() }
-            }
-        }
     }
 }

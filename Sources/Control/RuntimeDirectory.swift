@@ -1,6 +1,7 @@
 internal import Foundation
 internal import Glibc
-internal import Volumes
+internal import Sockets
+package import Volumes
 
 /// Where the moves of a user on this host listen: a directory that is the user's alone.
 package struct RuntimeDirectory: Sendable, Equatable {
@@ -44,7 +45,7 @@ package struct RuntimeDirectory: Sendable, Equatable {
     private static let another = "Name another with GODWIT_RUNTIME_DIR."
 
     /// Makes it, if it isn't there, and makes sure that it is this user's alone.
-    func make() throws(VolumeError) {
+    package func make() throws(VolumeError) {
         try refuseRelative()
         if unsafe mkdir(path, 0o700) < 0, errno != EEXIST {
             throw VolumeError(errno: errno, "mkdir", on: path, advice: Self.another)
