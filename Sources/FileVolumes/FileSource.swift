@@ -56,7 +56,7 @@ package final class FileSource: SourceVolume {
     }
 
     /// Where the kernel tells of a block device.
-    private static func system(_ status: FileStatus) -> String {
+    static func system(_ status: FileStatus) -> String {
         // dev_t as glibc packs it (bits/sysmacros.h).
         let device = status.represents
         let major = (device >> 8) & 0xFFF | (device >> 32) & 0xFFFF_F000
@@ -65,13 +65,13 @@ package final class FileSource: SourceVolume {
     }
 
     /// Blocks.
-    private func opened() throws(VolumeError) -> Descriptor {
+    func opened(_ flags: Int32 = O_RDONLY) throws(VolumeError) -> Descriptor {
         let status = try look()
         guard status.kind == .regular || status.kind == .blockDevice else {
             throw VolumeError(
                 .unsupported, "open", on: address, reason: "it is neither a regular file nor a block device")
         }
-        return try Descriptor(path, O_RDONLY, title: address)
+        return try Descriptor(path, flags, title: address)
     }
 
     package func describe() async throws(VolumeError) -> VolumeDescription {

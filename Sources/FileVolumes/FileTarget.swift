@@ -17,10 +17,6 @@ package final class FileTarget: TargetVolume {
     static let newRecordSuffix = ".godwit-record-new"
     /// There while a process owns the unfinished file, and after it if it died: a lock alone leaves no trace.
     static let holderSuffix = ".godwit-holder"
-    /// What one call writes where the file system can't make holes.
-    static let zeroPiece = 1 << 20
-    /// No file system's blocks are larger.
-    static let blockLimit = ByteCount.mebibytes(1)
     /// A record larger than this is none of ours.
     static let recordLimit = ByteCount.mebibytes(64)
 
@@ -358,31 +354,7 @@ package final class FileTarget: TargetVolume {
         let file = try file()
         try await blocking { () throws(VolumeError) in
             try self.checkEnd(of: extent, "fallocate", in: file)
-            // A block is only let go of when all of it is punched, the last one's part past the file's end too.
-            let isUpToEnd = extent.end.bytes == (try file.size()).bytes
-            let hole = isUpToEnd ? Extent(from: extent.offset, to: extent.end.rounded(upTo: Self.blockLimit)) : extent
-            do throws(VolumeError) {
-                try file.call("fallocate", at: hole.offset) {
-                    fallocate(
-                        $0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(hole.offset.bytes),
-                        off_t(hole.length.bytes))
-                }
-            } catch let error where error.kind == .unsupported {
-                try self.writeZeros(to: extent, in: file)
-            }
-        }
-    }
-
-    /// For a file system that can't make holes (NFS before 4.2, vfat).
-    func writeZeros(to extent: Extent, in file: Descriptor) throws(VolumeError) {
-        let zeros = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.zeroPiece, alignment: 4096)
-        defer { unsafe zeros.deallocate() }
-        unsafe zeros.initializeMemory(as: UInt8.self, repeating: 0)
-        var offset = extent.offset
-        while offset < extent.end {
-            let count = min(Self.zeroPiece, Int((extent.end - offset).bytes))
-            unsafe try file.write(UnsafeRawBufferPointer(rebasing: zeros[..<count]), at: offset)
-            offset = offset + ByteCount(UInt64(count))
+            try file.zero(extent, end: ByteOffset(try file.size().bytes))
         }
     }
 

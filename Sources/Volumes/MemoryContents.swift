@@ -122,6 +122,14 @@ struct MemoryBody {
         head.zero(extent)
     }
 
+    /// Gives every block of `extent` its room, with the bytes that it reads as.
+    mutating func occupy(_ extent: Extent) {
+        touch(extent)
+        for number in MemoryState.blocks(of: extent) where head.blocks[number] == nil {
+            head.blocks[number] = [UInt8](repeating: 0, count: Int(MemoryState.block))
+        }
+    }
+
     mutating func resize(to size: ByteCount) {
         writes += 1
         // What a crash brings back must not reach past the end that was.

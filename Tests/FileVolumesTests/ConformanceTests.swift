@@ -26,4 +26,10 @@ import Testing
     func `memory without snapshots as a source`(check: SourceCheck) async throws {
         try await check.run(.memory(holdsSnapshots: false))
     }
+
+    @Test(arguments: DiskCheck.all)
+    func `a file as a disk`(check: DiskCheck) async throws { try await check.run(.file) }
+
+    @Test(arguments: DiskCheck.all)
+    func `memory as a disk`(check: DiskCheck) async throws { try await check.run(.memory) }
 }

@@ -95,6 +95,23 @@ extension SourceKind {
     }
 }
 
+extension DiskKind {
+    static let file = DiskKind(granule: .kibibytes(64), holdsSnapshots: false) { _, size in
+        let scratch = try Scratch()
+        try scratch.make("v", [])
+        guard unsafe truncate(scratch.file("v"), Int(size.bytes)) == 0 else { throw POSIXError(.EIO) }
+        return DiskSite(volume: { [scratch] in FileSource(path: scratch.file("v")) })
+    }
+
+    static let memory = DiskKind(granule: .kibibytes(4), holdsSnapshots: true) { name, size in
+        let place = MemoryVolume.Place()
+        place.make(size: size)
+        return DiskSite(
+            volume: { MemoryVolume(at: place, address: "memory:\(name)") },
+            takeSnapshot: { place.takeSnapshot($0) })
+    }
+}
+
 extension LiveSourceSite {
     static func memory() -> LiveSourceSite {
         let place = MemoryVolume.Place()
