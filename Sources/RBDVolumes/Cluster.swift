@@ -41,14 +41,25 @@ package import Volumes
         let configuration: String?
         let user: String?
         let keyring: String?
+        let caching: Caching
+    }
+
+    /// What librbd does with the bytes of images that are opened over a connection.
+    package enum Caching: Sendable {
+        /// For a move: every byte is read once and written once, and a cache would only copy them.
+        case off
+        /// For who uses an image: `rbd_cache` and its kin as the operator has them.
+        case asConfigured
     }
 
     /// Connects, or hands on the connection that is there.
-    package static func connect(for address: RBDAddress) async throws(VolumeError) -> Cluster {
+    package static func connect(
+        for address: RBDAddress, caching: Caching = .off
+    ) async throws(VolumeError) -> Cluster {
         let environment = environment()
         let access = Access(
             configuration: address.configuration ?? environment.configuration, user: address.user ?? environment.user,
-            keyring: address.keyring)
+            keyring: address.keyring, caching: caching)
         if let cluster = connections.withLock({ $0[access] }) { return cluster }
         let cluster = try await blocking { () throws(VolumeError) in try connect(access) }
         return connections.withLock { known in
@@ -111,10 +122,12 @@ package import Volumes
         unsafe try setUnlessSet(handle, "client_mount_timeout", "\(connectLimit.components.seconds)", default: "300")
         unsafe try setUnlessSet(handle, "rados_mon_op_timeout", "\(connectLimit.components.seconds)", default: "0")
         unsafe try setUnlessSet(handle, "rados_osd_op_timeout", "\(operationLimit.components.seconds)", default: "0")
-        // Every byte is read once and written once: a cache would only copy them.
-        unsafe try set(handle, "rbd_cache", "false")
-        // The buffer of a write stays as it is until its completion.
-        unsafe try set(handle, "rbd_disable_zero_copy_writes", "false")
+        if access.caching == .off { unsafe try set(handle, "rbd_cache", "false") }
+        // The buffer of a write stays as it is until its completion. A cache would keep it, and so the completion, for
+        // longer (librbd.cc, `create_write_raw`): there librbd makes its copy.
+        if unsafe try get(handle, "rbd_cache") == "false" {
+            unsafe try set(handle, "rbd_disable_zero_copy_writes", "false")
+        }
         // A log of this client's own helps nobody, and its file may not be writable.
         unsafe try set(handle, "log_to_stderr", "false")
         unsafe try set(handle, "log_file", "")
@@ -124,12 +137,15 @@ package import Volumes
         try check(unsafe rados_conf_set(handle, key, value), "rados_conf_set", on: key)
     }
 
+    private static func get(_ handle: rados_t, _ key: String) throws(VolumeError) -> String {
+        unsafe try text("rados_conf_get", limit: 64) { buffer, size in unsafe rados_conf_get(handle, key, buffer, size)
+        }
+    }
+
     private static func setUnlessSet(
         _ handle: rados_t, _ key: String, _ value: String, default standard: String
     ) throws(VolumeError) {
-        let present = unsafe try text("rados_conf_get", limit: 64) { buffer, size in
-            unsafe rados_conf_get(handle, key, buffer, size)
-        }
+        let present = unsafe try get(handle, key)
         // Numbers come back with decimals: "0.000000".
         guard Double(present) == Double(standard) else { return }
         unsafe try set(handle, key, value)

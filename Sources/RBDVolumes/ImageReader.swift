@@ -12,8 +12,10 @@ final class ImageReader: VolumeReader {
     private let overlap: ByteCount
     private let objects: ObjectExtents
 
-    /// - Parameter image: Opened at `snapshot`; closed by `close`.
-    init(_ image: Image, at snapshot: Snapshot?) async throws(VolumeError) {
+    /// - Parameters:
+    ///   - image: Opened at `snapshot`; closed by `close`.
+    ///   - isStill: Whether nobody writes to this state meanwhile, so that the object map as it is now stays true.
+    init(_ image: Image, at snapshot: Snapshot?, isStill: Bool = true) async throws(VolumeError) {
         self.image = image
         self.snapshot = snapshot
         size = try await image.size()
@@ -22,7 +24,7 @@ final class ImageReader: VolumeReader {
         let isOld = try await image.isOldFormat()
         objects = try ObjectExtents(
             of: DataObjects(pool: try await image.dataPool(), prefix: try await image.objectPrefix()),
-            striping: Striping(try await image.layout()), at: snapshot, map: try await image.objectMap()
+            striping: Striping(try await image.layout()), at: snapshot, map: isStill ? try await image.objectMap() : nil
         ) { base throws(VolumeError) in
             try await Image.with(
                 image.name, in: image.pool, title: image.title, for: .reading, at: base

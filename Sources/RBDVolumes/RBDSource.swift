@@ -6,6 +6,7 @@ package import Volumes
 /// An RBD image as a volume to read, and to move away from.
 package final class RBDSource: SourceVolume {
     package let address: String
+    let target: RBDAddress
     let cluster: Cluster
     let pool: Pool
     let name: String
@@ -14,6 +15,7 @@ package final class RBDSource: SourceVolume {
 
     private init(_ target: RBDAddress, cluster: Cluster) throws(VolumeError) {
         address = target.text
+        self.target = target
         self.cluster = cluster
         pool = try Pool(cluster, name: target.pool, namespace: target.namespace)
         name = target.image
