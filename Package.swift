@@ -61,12 +61,19 @@ let package = Package(
             name: "NBDProtocol", dependencies: ["Volumes", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .target(
+            name: "NBDServer",
+            dependencies: [
+                "NBDProtocol", "Sockets", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
             name: "Mirror", dependencies: ["Convergence", "Cutover", "DirtyMap", "Volumes"], swiftSettings: strict),
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Capacity", "Control", "Convergence", "Cutover", "FileVolumes", "Guest", "Mirror", "RBDVolumes",
-                "Volumes",
+                "Capacity", "Control", "Convergence", "Cutover", "FileVolumes", "Guest", "Mirror", "NBDServer",
+                "RBDVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -101,6 +108,13 @@ let package = Package(
         .testTarget(
             name: "NBDProtocolTests",
             dependencies: ["Conformance", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
+            swiftSettings: strict),
+        .testTarget(
+            name: "NBDServerTests",
+            dependencies: [
+                "Conformance", "FileVolumes", "NBDProtocol", "NBDServer", "Sockets", "Volumes",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
             swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Sockets", "Volumes"], swiftSettings: strict),
         .testTarget(

@@ -38,6 +38,7 @@ struct Godwit: AsyncParsableCommand {
               godwit migrate rbd:fast/v rbd:ssd/v:conf=/etc/ceph/west.conf:id=mover
               godwit map rbd:fast/v --from-snap monday           what changed since monday
               godwit capacity rbd:fast                           what the images of a pool really take
+              godwit export rbd:fast/v@monday --read-only        serve a snapshot by NBD, and print its URI
               godwit status --watch 1                            how the live moves of this host stand
               godwit throttle slow/v 20M                         hold a live move's clients to 20 MiB/s
 
@@ -56,6 +57,6 @@ struct Godwit: AsyncParsableCommand {
                     ShowStatus.self, PauseMove.self, ResumeMove.self, ThrottleMove.self, LimitMove.self,
                     CutOverMove.self, CancelMove.self,
                 ]),
-            CommandGroup(name: "Volume", subcommands: [Verify.self, Map.self, ShowCapacity.self]),
+            CommandGroup(name: "Volume", subcommands: [Verify.self, Map.self, ShowCapacity.self, ExportVolumes.self]),
         ])
 }

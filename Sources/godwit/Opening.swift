@@ -42,6 +42,16 @@ enum Opening {
         }
     }
 
+    /// What can be exported.
+    static func disk(_ address: VolumeAddress) async throws(VolumeError) -> any DiskVolume & SourceVolume {
+        switch address {
+        case .rbd(var address):
+            address.snapshot = nil
+            return try await RBDSource.connect(to: address)
+        case .file(let path): return FileSource(path: path)
+        }
+    }
+
     static func target(
         _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(),
         notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }

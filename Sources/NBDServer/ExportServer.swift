@@ -1,0 +1,147 @@
+internal import Glibc
+internal import NBDProtocol
+internal import NIOCore
+internal import NIOPosix
+internal import Sockets
+package import Volumes
+
+/// Serves disks by the NBD protocol, over a Unix socket or TCP.
+package struct ExportServer: Sendable {
+    /// An export, and how to reach it.
+    package struct Offer: Sendable, Equatable {
+        package let name: String
+        package let uri: String
+    }
+
+    private let exports: Exports
+    private let limits: ServerLimits
+    private let isInsecureAllowed: Bool
+    private let notice: @Sendable (String) -> Void
+
+    /// - Parameters:
+    ///   - exports: Each of another name. Their disks are open, and stay the caller's to close.
+    ///   - isInsecureAllowed: Whether others than this host's users may connect, without TLS.
+    ///   - notice: Told, from any thread, what an operator may want to know: what failed, and which clients were dropped.
+    package init(
+        _ exports: [Export], limits: ServerLimits = ServerLimits(), isInsecureAllowed: Bool = false,
+        notice: @escaping @Sendable (String) -> Void = { _ in }
+    ) {
+        self.exports = Exports(exports)
+        (self.limits, self.isInsecureAllowed, self.notice) = (limits, isInsecureAllowed, notice)
+    }
+
+    /// Runs `body`, and listens meanwhile. When it returns, nobody is let in any more, what is under way is answered, and
+    /// all disks are flushed. A Unix socket is gone when this returns, in every outcome.
+    ///
+    /// - Throws: If it can't listen, and `body` isn't run then; or if a disk can't be flushed.
+    package nonisolated(nonsending) func serve<Value>(
+        at address: ListenAddress, _ body: nonisolated(nonsending) ([Offer]) async -> Value
+    ) async throws(VolumeError) -> Value {
+        let listener = try await Listener(at: address, isInsecureAllowed: isInsecureAllowed, exports, limits, notice)
+        let port = listener.channel.localAddress?.port
+        let value = await body(
+            exports.all.map { Offer(name: $0.name, uri: address.uri(ofExport: $0.name, port: port)) })
+        await listener.close()
+        for export in exports.all where export.disk.isWritable { try await export.disk.flush() }
+        return value
+    }
+}
+
+/// The listening socket and what it lets in.
+private struct Listener: Sendable {
+    /// How many may wait to be let in; the kernel takes no more than `net.core.somaxconn`.
+    private static let backlog: Int32 = 128
+
+    let channel: any Channel
+    private let name: SocketName?
+    private let connections: Connections
+
+    init(
+        at address: ListenAddress, isInsecureAllowed: Bool, _ exports: Exports, _ limits: ServerLimits,
+        _ notice: @escaping @Sendable (String) -> Void
+    ) async throws(VolumeError) {
+        let connections = Connections(limit: limits.connections, notice: notice)
+        self.connections = connections
+        let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.backlog, value: Self.backlog)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(Doorkeeper())
+                }
+            }
+            .childChannelOption(.autoRead, value: false)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelInitializer { channel in
+                let loop = channel.eventLoop
+                return loop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(
+                        Connection(exports, limits: limits, among: connections, on: loop))
+                }
+            }
+        switch address {
+        case .unix(let path):
+            let descriptor = try await Self.socket(at: path)
+            let name = try SocketName(of: path)
+            self.name = name
+            channel = try await Self.bound(to: path) {
+                // The channel closes the descriptor from here on.
+                try await bootstrap.withBoundSocket(descriptor).get()
+            } failed: {
+                name.remove()
+            }
+        case .tcp(let host, let port):
+            let found = try await SocketAddress.resolving(host: host, port: port)
+            guard found.isLoopback || isInsecureAllowed else {
+                throw VolumeError(
+                    .forbidden, "listen", on: "\(host):\(port)",
+                    reason: "others than this host's users could read and write, without TLS",
+                    advice: "Listen on a Unix socket or 127.0.0.1, or take the risk with --insecure.")
+            }
+            name = nil
+            let tcp = bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            channel = try await Self.bound(to: "\(host):\(port)") {
+                try await tcp.bind(to: found).get()
+            } failed: {
+            }
+        }
+    }
+
+    private static func bound(
+        to title: String, _ bind: () async throws -> any Channel, failed: () -> Void
+    ) async throws(VolumeError) -> any Channel {
+        do {
+            return try await bind()
+        } catch {
+            failed()
+            guard let error = error as? IOError else {
+                throw VolumeError(.failed, "bind", on: title, reason: "\(error)")
+            }
+            throw VolumeError(errno: error.errnoCode, "bind", on: title)
+        }
+    }
+
+    /// A socket that listens under that name. One whose server has died makes room.
+    private static func socket(at path: String) async throws(VolumeError) -> Int32 {
+        try await blocking { () throws(VolumeError) in
+            do throws(VolumeError) {
+                return try UnixSocket.listening(at: path, backlog: backlog)
+            } catch let error where error.kind == .exists {
+                guard let isDead = try? SocketName.isDead(path), isDead else {
+                    throw VolumeError(
+                        .exists, "bind", on: path, reason: "it is there already, and is no socket of a dead server",
+                        advice: "Choose another path, or end the server that listens there.")
+                }
+            }
+            _ = unsafe unlink(path)
+            return try UnixSocket.listening(at: path, backlog: backlog)
+        }
+    }
+
+    /// Takes the name away at once, so that nobody comes any more; then all connections end.
+    func close() async {
+        name?.remove()
+        try? await channel.close().get()
+        await connections.end()
+    }
+}

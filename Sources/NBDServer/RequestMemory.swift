@@ -1,0 +1,42 @@
+internal import Glibc
+@_spi(CustomByteBufferAllocator) internal import NIOCore
+
+/// The bytes of one request: what a write brought, or what a read is to have. Aligned to pages, as direct I/O wants it.
+///
+/// Nobody but the request's own task, or before that its connection, touches it.
+@safe final class RequestMemory: @unchecked Sendable {
+    // Needed: pointers are not Sendable. Safe: the memory has one user at a time, see above; it goes in `deinit`, or with
+    // the buffer that it was made into.
+    private var start: UnsafeMutableRawPointer?
+    let count: Int
+
+    /// Nothing if there is no memory left.
+    /// - Parameter count: Bytes, one or more. They hold anything.
+    init?(count: Int) {
+        var memory: UnsafeMutableRawPointer?
+        // What is smaller than a page needs no pages of its own.
+        let code = unsafe posix_memalign(&memory, count < 4096 ? 64 : 4096, count)
+        guard code == 0 else { return nil }
+        unsafe start = memory
+        self.count = count
+    }
+
+    deinit { unsafe free(start) }
+
+    var bytes: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: start, count: count) }
+
+    func copy(_ piece: ByteBuffer, at index: Int) {
+        unsafe piece.withUnsafeReadableBytes { source in
+            let goal = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[index..<index + source.count])
+            unsafe goal.copyMemory(from: source)
+        }
+    }
+
+    /// The bytes as the network takes them, without a copy. There are none here any more.
+    func intoBuffer() -> ByteBuffer {
+        let whole = unsafe bytes
+        unsafe start = nil
+        // NIO's allocator frees by free(3), which is right for posix_memalign(3).
+        return unsafe ByteBuffer(takingOwnershipOf: whole, allocator: ByteBufferAllocator())
+    }
+}
