@@ -40,7 +40,7 @@ package enum ListenAddress: Sendable, Hashable {
 extension ListenAddress {
     /// How clients reach an export here (NBD URI specification, doc/uri.md of the NBD project).
     /// - Parameter port: The one that is listened on.
-    func uri(ofExport name: String, port: Int?) -> String {
+    package func uri(ofExport name: String, port: Int?) -> String {
         switch self {
         case .unix(let path):
             let whole = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
