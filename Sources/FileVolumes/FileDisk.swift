@@ -34,12 +34,13 @@ final class FileDisk: Disk {
     /// Where the file ends; nothing for a block device.
     private let end: ByteOffset?
     /// Cleared for good when the file system doesn't know `RWF_NOWAIT` for reading.
-    private let readsAtOnce = Atomic(true)
+    private let knowsNoWait = Atomic(true)
 
     var size: ByteCount { reader.size }
     var means: ExtentMeans { reader.means }
     var extentUnit: ByteCount { reader.extentUnit }
     var tellsHolesFast: Bool { means == .fileHoles }
+    var readsAtOnce: Bool { knowsNoWait.load(ordering: .relaxed) }
 
     /// Blocks.
     init(_ file: Descriptor, isWritable: Bool) throws(VolumeError) {
@@ -83,10 +84,10 @@ final class FileDisk: Disk {
 
     /// What is in the page cache (preadv2(2), `RWF_NOWAIT`).
     func readAtOnce(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) throws(VolumeError) -> Bool {
-        guard readsAtOnce.load(ordering: .relaxed) else { return false }
+        guard readsAtOnce else { return false }
         var vector = unsafe iovec(iov_base: buffer.baseAddress, iov_len: buffer.count)
         let got = unsafe preadv2(file.number, &vector, 1, off_t(offset.bytes), Int32(RWF_NOWAIT))
-        if got < 0, errno == EOPNOTSUPP { readsAtOnce.store(false, ordering: .relaxed) }
+        if got < 0, errno == EOPNOTSUPP { knowsNoWait.store(false, ordering: .relaxed) }
         // Anything else that went wrong is told by `read`.
         return got == buffer.count
     }

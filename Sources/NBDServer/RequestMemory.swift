@@ -1,7 +1,8 @@
 internal import Glibc
 @_spi(CustomByteBufferAllocator) internal import NIOCore
 
-/// The bytes of one request: what a write brought, or what a read is to have. Aligned to pages, as direct I/O wants it.
+/// The bytes of one request: what a write brought, or what a read is to have. Aligned to pages, as direct I/O wants it,
+/// where there is a page of them.
 ///
 /// Nobody but the request's own task, or before that its connection, touches it.
 @safe final class RequestMemory: @unchecked Sendable {
@@ -13,15 +14,22 @@ internal import Glibc
     /// Nothing if there is no memory left.
     /// - Parameter count: Bytes, one or more. They hold anything.
     init?(count: Int) {
-        var memory: UnsafeMutableRawPointer?
-        // What is smaller than a page needs no pages of its own.
-        let code = unsafe posix_memalign(&memory, count < 4096 ? 64 : 4096, count)
-        guard code == 0 else { return nil }
-        unsafe start = memory
         self.count = count
+        if count >= SpareMemory.smallest {
+            unsafe start = SpareMemory.take(count)
+        } else {
+            var memory: UnsafeMutableRawPointer?
+            // What is smaller than a page needs no pages of its own.
+            let code = unsafe posix_memalign(&memory, count < 4096 ? 64 : 4096, count)
+            unsafe start = code == 0 ? memory : nil
+        }
+        if unsafe start == nil { return nil }
     }
 
-    deinit { unsafe free(start) }
+    deinit {
+        guard let start = unsafe start else { return }
+        if count >= SpareMemory.smallest { unsafe SpareMemory.giveBack(start) } else { unsafe free(start) }
+    }
 
     var bytes: UnsafeMutableRawBufferPointer { unsafe UnsafeMutableRawBufferPointer(start: start, count: count) }
 
@@ -36,7 +44,22 @@ internal import Glibc
     func intoBuffer() -> ByteBuffer {
         let whole = unsafe bytes
         unsafe start = nil
-        // NIO's allocator frees by free(3), which is right for posix_memalign(3).
-        return unsafe ByteBuffer(takingOwnershipOf: whole, allocator: ByteBufferAllocator())
+        // NIO's own allocator frees by free(3), which is right for posix_memalign(3).
+        let allocator = count >= SpareMemory.smallest ? unsafe spareAllocator : ByteBufferAllocator()
+        return unsafe ByteBuffer(takingOwnershipOf: whole, allocator: allocator)
     }
 }
+
+/// Gives a buffer's memory back where it came from. A buffer that grew would be copied to more of the same.
+private let spareAllocator = unsafe ByteBufferAllocator(
+    allocate: { unsafe SpareMemory.take($0) },
+    reallocate: { old, oldCount, newCount in
+        guard let new = unsafe SpareMemory.take(newCount) else { return nil }
+        if let old = unsafe old {
+            unsafe new.copyMemory(from: old, byteCount: min(oldCount, newCount))
+            unsafe SpareMemory.giveBack(old)
+        }
+        return unsafe new
+    },
+    deallocate: { unsafe SpareMemory.giveBack($0) },
+    copy: { unsafe $0.copyMemory(from: $1, byteCount: $2) })

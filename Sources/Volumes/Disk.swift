@@ -14,6 +14,8 @@ package protocol Disk: VolumeReader {
     var tellsHolesFast: Bool { get }
     /// Whether `cache` makes anything faster.
     var caches: Bool { get }
+    /// Whether `readAtOnce` is worth a try.
+    var readsAtOnce: Bool { get }
     /// Reads on the calling thread, if that takes no waiting for a device, a lock or another host.
     /// - Returns: Whether it did; otherwise `buffer` holds anything, and `read` is the way.
     func readAtOnce(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) throws(VolumeError) -> Bool
@@ -34,6 +36,7 @@ package protocol Disk: VolumeReader {
 extension Disk {
     package var tellsHolesFast: Bool { false }
     package var caches: Bool { false }
+    package var readsAtOnce: Bool { false }
     package func readAtOnce(
         into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset
     ) throws(VolumeError) -> Bool { false }
