@@ -38,7 +38,7 @@ enum PlantedFault: String, CaseIterable, Sendable {
 }
 
 /// Counts the issues that a planted fault was to raise, and keeps them out of the report.
-private final class Catch: Sendable {
+final class Catch: Sendable {
     @TaskLocal static var current: Catch?
     let count = Atomic(0)
 
@@ -67,7 +67,7 @@ enum PlantedSourceFault: String, CaseIterable, Sendable {
 }
 
 @Suite struct PlantedFaultTests {
-    private static func catches(_ what: String, _ check: () async throws -> Void) async {
+    static func catches(_ what: String, _ check: () async throws -> Void) async {
         let caught = Catch()
         await Catch.$current.withValue(caught) {
             do {

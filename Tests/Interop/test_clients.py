@@ -120,7 +120,7 @@ class ClientTests:
     def fio(self, uri, *options):
         # A header in each block says where it belongs.
         return run("fio", "--name=f", "--ioengine=nbd", f"--uri={uri}", "--rw=randrw", "--verify=crc32c",
-                   "--verify_fatal=1", "--verify_state_save=0", "--iodepth=16", "--output-format=terse", "--thread=0", *options)
+                   "--verify_fatal=1", "--verify_state_save=0", "--iodepth=16", "--output-format=terse", *options)
 
     def test_fio(self):
         server, uri = self.export()

@@ -10,6 +10,9 @@ struct RBDConformance {
     @Test(arguments: SourceCheck.all)
     func `an image as a source`(check: SourceCheck) async throws { try await check.run(.rbd) }
 
+    @Test(arguments: DiskCheck.all)
+    func `an image as a disk`(check: DiskCheck) async throws { try await check.run(.rbd) }
+
     @Test(arguments: LiveSourceCheck.all)
     func `an image as the source of a live move`(check: LiveSourceCheck) async throws { try await check.run(.rbd()) }
 }

@@ -95,6 +95,17 @@ extension SourceKind {
     }
 }
 
+extension DiskKind {
+    static let rbd = DiskKind(granule: .kibibytes(64), holdsSnapshots: true) { _, size in
+        let image = newName("fast")
+        _ = try RBDConformanceTests.rbd("create", image, "--size", "\(size.bytes)B")
+        return DiskSite(
+            volume: { try await RBDSource.connect(to: try address(of: image)) },
+            takeSnapshot: { name in _ = try RBDConformanceTests.rbd("snap", "create", "\(image)@\(name)") },
+            remove: { clear(image) })
+    }
+}
+
 extension LiveSourceSite {
     static func rbd() throws -> LiveSourceSite {
         let image = newName("fast")
