@@ -10,16 +10,19 @@ package struct TargetKind: Sendable {
     /// Whether whole granules that were zeroed are holes again.
     package let makesHoles: Bool
     package let holdsSnapshots: Bool
+    /// Whether another value, as another process, finds what one has begun.
+    package let holdsRecord: Bool
     /// A place where nothing is yet.
     package let newSite: @Sendable (_ name: String) async throws -> TargetSite
 
     package init(
-        granule: ByteCount, makesHoles: Bool = true, holdsSnapshots: Bool,
+        granule: ByteCount, makesHoles: Bool = true, holdsSnapshots: Bool, holdsRecord: Bool = true,
         newSite: @escaping @Sendable (_ name: String) async throws -> TargetSite
     ) {
         self.granule = granule
         self.makesHoles = makesHoles
         self.holdsSnapshots = holdsSnapshots
+        self.holdsRecord = holdsRecord
         self.newSite = newSite
     }
 }
@@ -54,15 +57,18 @@ package struct SourceKind: Sendable {
     package let granule: ByteCount
     /// Whether `freeze` holds a state, and users take snapshots.
     package let holdsSnapshots: Bool
+    /// Whether it notices what its user does: writes and other sizes.
+    package let noticesChanges: Bool
     /// A new volume of zeros.
     package let newSite: @Sendable (_ name: String, _ size: ByteCount) async throws -> SourceSite
 
     package init(
-        granule: ByteCount, holdsSnapshots: Bool,
+        granule: ByteCount, holdsSnapshots: Bool, noticesChanges: Bool = true,
         newSite: @escaping @Sendable (_ name: String, _ size: ByteCount) async throws -> SourceSite
     ) {
         self.granule = granule
         self.holdsSnapshots = holdsSnapshots
+        self.noticesChanges = noticesChanges
         self.newSite = newSite
     }
 }

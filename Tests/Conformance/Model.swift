@@ -98,7 +98,7 @@ extension TargetVolume {
     func resize(to count: Int) async throws { try await resize(to: ByteCount(UInt64(count))) }
 
     /// Made with `count` bytes, and this value's own.
-    func begin(_ count: Int, record: String = "r") async throws {
+    package func begin(_ count: Int, record: String = "r") async throws {
         try await make(
             as: VolumeDescription(identity: "made for a check", size: ByteCount(UInt64(count))), record: record)
         try await own()
