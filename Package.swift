@@ -68,12 +68,19 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
+            name: "NBDVolumes",
+            dependencies: [
+                "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
             name: "Mirror", dependencies: ["Convergence", "Cutover", "DirtyMap", "Volumes"], swiftSettings: strict),
         .executableTarget(
             name: "godwit",
             dependencies: [
                 "Capacity", "Control", "Convergence", "Cutover", "FileVolumes", "Guest", "Mirror", "NBDServer",
-                "RBDVolumes", "Volumes",
+                "NBDVolumes", "RBDVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -114,6 +121,13 @@ let package = Package(
             dependencies: [
                 "Conformance", "FileVolumes", "NBDProtocol", "NBDServer", "Sockets", "Volumes",
                 .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "NBDVolumesTests",
+            dependencies: [
+                "Conformance", "Mirror", "NBDProtocol", "NBDVolumes", "Volumes",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Sockets", "Volumes"], swiftSettings: strict),

@@ -22,7 +22,7 @@ package enum OptionType: UInt32, Sendable, CaseIterable {
     case extendedHeaders = 11
 
     /// As the specification calls it.
-    var name: String {
+    package var name: String {
         switch self {
         case .exportName: "NBD_OPT_EXPORT_NAME"
         case .abort: "NBD_OPT_ABORT"

@@ -24,6 +24,8 @@ package enum ExtentMeans: String, Sendable, Codable {
     case objectMap = "object map"
     /// The holes that the file system knows (`SEEK_HOLE`, `SEEK_DATA`).
     case fileHoles = "file holes"
+    /// What an NBD server tells of `base:allocation` (`NBD_CMD_BLOCK_STATUS`).
+    case blockStatus = "block status"
     /// Nothing is known: all of it.
     case everything = "everything"
 }

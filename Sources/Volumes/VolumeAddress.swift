@@ -1,12 +1,14 @@
 /// Where a volume is, as written on a command line.
 ///
 ///     rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:conf=PATH][:id=NAME][:keyring=PATH]
+///     nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH
 ///     file:PATH, or a plain path
 ///
 /// The `rbd:` form is QEMU's (block/rbd.c, "rbd:poolname/devicename"): a backslash takes the meaning from the
 /// character after it.
 package enum VolumeAddress: Hashable, Sendable {
     case rbd(RBDAddress)
+    case nbd(NBDAddress)
     case file(path: String)
 
     package struct ParseError: Error, CustomStringConvertible {
@@ -16,16 +18,20 @@ package enum VolumeAddress: Hashable, Sendable {
     package init(_ text: String) throws(ParseError) {
         if text.utf8.starts(with: "rbd:".utf8) {
             self = .rbd(try RBDAddress(text))
+        } else if NBDAddress.isMeant(by: text) {
+            self = .nbd(try NBDAddress(text))
         } else {
             let path = text.hasPrefix("file:") ? String(text.dropFirst("file:".count)) : text
             guard !path.isEmpty, !path.utf8.contains(0) else {
-                throw ParseError(description: "'\(text)' names no volume; write rbd:POOL/IMAGE or a file's path")
+                throw ParseError(
+                    description: "'\(text)' names no volume; write rbd:POOL/IMAGE, nbd://HOST/EXPORT or a file's path")
             }
             if let scheme = path.firstMatch(of: /^(nbd|nbds|nbd\+unix|http|https|ssh|iscsi):/), !text.hasPrefix("file:")
             {
                 throw ParseError(
                     description: "'\(text)': volumes of the kind '\(scheme.1)' are not served; "
-                        + "write rbd:POOL/IMAGE or a file's path (file:\(path), if it is one)")
+                        + "write rbd:POOL/IMAGE, nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH "
+                        + "or a file's path (file:\(path), if it is one)")
             }
             self = .file(path: path)
         }
@@ -230,6 +236,7 @@ extension VolumeAddress {
     package var text: String {
         switch self {
         case .rbd(let address): address.text
+        case .nbd(let address): address.text
         case .file(let path): "file:" + path
         }
     }

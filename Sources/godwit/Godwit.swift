@@ -26,11 +26,12 @@ enum Main {
 struct Godwit: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "godwit",
-        abstract: "Moves block volumes between Ceph pools, clusters and files: thin, with every snapshot, resumable.",
+        abstract: "Moves block volumes between Ceph pools, clusters, files and NBD servers: thin, with every snapshot.",
         discussion: """
-            A volume is written rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH], or as a file's path \
-            (file:PATH). Each end names its own cluster; by default CEPH_CONF, CEPH_ARGS, /etc/ceph/ceph.conf and \
-            client.admin hold.
+            A volume is written rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH], as a file's path \
+            (file:PATH), or as an export of an NBD server: nbd://HOST[:PORT][/EXPORT], \
+            nbd+unix:///[EXPORT]?socket=PATH. Each end names its own cluster; by default CEPH_CONF, CEPH_ARGS, \
+            /etc/ceph/ceph.conf and client.admin hold.
 
             EXAMPLES
               godwit migrate --dry-run rbd:fast/v rbd:slow/v     what a move would do, and what stands against it
@@ -43,7 +44,7 @@ struct Godwit: AsyncParsableCommand {
               godwit throttle slow/v 20M                         hold a live move's clients to 20 MiB/s
 
             EXIT STATUS
-              0  done                                69  cluster unreachable
+              0  done                                69  cluster or server unreachable
               64 wrong usage                         73  the target can't be made
               65 the volumes differ                  75  interrupted or failed: the same command goes on
               66 no such source, or live move        77  not permitted

@@ -17,7 +17,7 @@ struct Migrate: AsyncParsableCommand {
             """)
 
     @Argument(help: "The volume to move.") var source: String
-    @Argument(help: "What it is to be: must not exist.") var target: String
+    @Argument(help: "What it is to be: must not exist; an NBD server's export must be empty.") var target: String
 
     @Option(help: "How many bytes one bit of the dirty map stands for: a power of two, 4K to 32M.")
     var granularity = SizeArgument(argument: "64K")!
@@ -26,6 +26,8 @@ struct Migrate: AsyncParsableCommand {
     var bandwidth = SizeArgument(argument: "0")!
     @Option(help: "How many bytes may be under way at once: bounds the memory.")
     var inFlight = SizeArgument(argument: "96M")!
+    @Flag(help: "Let what an NBD server's export holds be lost; nothing else is ever overwritten.")
+    var overwrite = false
     @Flag(help: "Compare every snapshot and the head before the target becomes the finished one.") var verify = false
     @Flag(help: "Show what would be moved, how long it may take, and what stands against it; change nothing.")
     var dryRun = false
@@ -46,12 +48,20 @@ struct Migrate: AsyncParsableCommand {
         }
         guard inFlight.count >= .mebibytes(1) else { throw ValidationError("--in-flight: at least 1M") }
         _ = try layout.wishes()
+        if case .nbd = try AddressArgument.explained(target).address {
+            guard !live.live else {
+                throw ValidationError("--live: an NBD server's export can't be the target of a live move")
+            }
+        } else if overwrite {
+            throw ValidationError("--overwrite is for the export of an NBD server: nothing else is ever overwritten")
+        }
     }
 
     func run() async throws {
-        let interruption = Interruption(then: "the same command goes on from there.")
-        let progress = WorkProgress()
         let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
+        let again = Again(of: to.address)
+        let interruption = Interruption(then: again.clause)
+        let progress = WorkProgress()
         let wishes = try layout.wishes()
         let controls = MoveControls(bandwidth: options.bandwidth, throttle: live.throttle == .off ? .off : .auto)
         let status = LiveStatus(
@@ -66,7 +76,7 @@ struct Migrate: AsyncParsableCommand {
                 }
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(
-                        to.address, wishes: wishes, notice: { progress.notice($0) },
+                        to.address, wishes: wishes, mayOverwrite: overwrite, notice: { progress.notice($0) },
                         isStopped: { interruption.stop.isAsked })
                 }
                 var options = self.options
@@ -81,7 +91,7 @@ struct Migrate: AsyncParsableCommand {
                     let (plan, refusal) = try await Preflight(move).plan()
                     return (json ? plan.json : plan.text, refusal)
                 }
-                let report = try await goingOn { () async throws(MoveError) in
+                let report = try await advising(again) { () async throws(MoveError) in
                     guard let live = options.live else { return try await move.run() }
                     let control = LiveControl(
                         status: status, progress: progress, controls: controls, stop: interruption.stop, options: live,
@@ -131,15 +141,35 @@ struct Migrate: AsyncParsableCommand {
         }
     }
 
+    /// What becomes of a move that was ended before its end.
+    private struct Again {
+        /// Whether nothing at the target tells how far it was.
+        let isAnew: Bool
+
+        init(of target: VolumeAddress) { if case .nbd = target { isAnew = true } else { isAnew = false } }
+
+        var clause: String {
+            isAnew ? "the same command with --overwrite begins anew." : "the same command goes on from there."
+        }
+        var advice: String {
+            isAnew
+                ? "The same command with --overwrite begins anew: the export can't tell how far it was."
+                : "The same command goes on from there."
+        }
+    }
+
     /// Says of a failure that can be gone on from, how.
-    private func goingOn<Value>(
-        _ body: () async throws(MoveError) -> Value
+    private func advising<Value>(
+        _ again: Again, _ body: () async throws(MoveError) -> Value
     ) async throws(MoveError) -> Value {
         do throws(MoveError) {
             return try await body()
         } catch {
-            guard error.kind == .resumable, error.advice == nil else { throw error }
-            throw MoveError(.resumable, error.lines, advice: "The same command goes on from there.")
+            // Nothing is there to be given up by 'godwit abort'.
+            if again.isAnew, error.kind == .differs { throw MoveError(.differs, error.lines, advice: again.advice) }
+            guard error.kind == .resumable, again.isAnew || error.advice == nil else { throw error }
+            let advice = [error.advice, again.advice].compactMap(\.self).joined(separator: " ")
+            throw MoveError(.resumable, error.lines, advice: advice)
         }
     }
 

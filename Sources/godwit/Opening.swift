@@ -3,6 +3,7 @@ internal import Cutover
 internal import FileVolumes
 internal import Guest
 internal import Mirror
+internal import NBDVolumes
 internal import RBDVolumes
 internal import Volumes
 
@@ -38,6 +39,7 @@ enum Opening {
     static func source(_ address: VolumeAddress) async throws(VolumeError) -> any SourceVolume {
         switch address {
         case .rbd(let address): try await RBDSource.connect(to: address)
+        case .nbd(let address): try await NBDSource.connect(to: address)
         case .file(let path): FileSource(path: path)
         }
     }
@@ -48,17 +50,24 @@ enum Opening {
         case .rbd(var address):
             address.snapshot = nil
             return try await RBDSource.connect(to: address)
+        case .nbd(let address):
+            throw VolumeError(
+                .unsupported, "export", on: address.text, reason: "it is served over NBD already",
+                advice: "Connect to it itself.")
         case .file(let path): return FileSource(path: path)
         }
     }
 
+    /// - Parameter mayOverwrite: Whether what is there may be lost, where a volume can't be made.
     static func target(
-        _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(),
+        _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(), mayOverwrite: Bool = false,
         notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }
     ) async throws(VolumeError) -> any TargetVolume {
         switch address {
         case .rbd(let address):
             try await RBDTarget.connect(to: address, wishes: wishes, notice: notice, isStopped: isStopped)
+        case .nbd(let address):
+            try await NBDTarget.connect(to: address, mayOverwrite: mayOverwrite, notice: notice, isStopped: isStopped)
         case .file(let path): FileTarget(path: path)
         }
     }

@@ -151,7 +151,7 @@ struct VolumeAddressTests {
     }
 
     @Test(arguments: [
-        "nbd:unix:/s", "nbd://h/x", "nbds://h", "nbd+unix:///x?socket=s", "http://h/x", "https://h", "ssh://h/x",
+        "nbd:unix:/s", "nbd:h:10809:exportname=x", "nbds:h", "nbd+unix:/x", "http://h/x", "https://h", "ssh://h/x",
         "iscsi://h",
     ])
     func `other kinds of volumes are refused, and not taken for files`(text: String) {
