@@ -45,7 +45,7 @@ internal import Glibc
         let whole = unsafe bytes
         unsafe start = nil
         // NIO's own allocator frees by free(3), which is right for posix_memalign(3).
-        let allocator = count >= SpareMemory.smallest ? unsafe spareAllocator : ByteBufferAllocator()
+        let allocator = count >= SpareMemory.smallest ? spareAllocator : ByteBufferAllocator()
         return unsafe ByteBuffer(takingOwnershipOf: whole, allocator: allocator)
     }
 }

@@ -48,7 +48,7 @@ enum SpareMemory {
     static func giveBack(_ piece: UnsafeMutableRawPointer) {
         let start = unsafe piece - page
         let shelf = unsafe start.load(as: Int.self)
-        let address = UInt(bitPattern: unsafe piece)
+        let address = UInt(bitPattern: piece)
         let isKept = shelves.withLock { shelves in
             guard shelves.kept + 1 << shelf <= mostKept else { return false }
             shelves.kept += 1 << shelf

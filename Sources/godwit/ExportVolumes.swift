@@ -121,6 +121,7 @@ struct ExportVolumes: AsyncParsableCommand {
         return addresses.map { text in
             switch AddressArgument(argument: text)?.address {
             case .rbd(let address): address.image + (address.snapshot.map { "@" + $0 } ?? "")
+            case .nbd(let address): address.export
             case .file(let path): String(path.split(separator: "/").last ?? "/")
             case nil: text
             }

@@ -33,10 +33,14 @@ private struct FaultyDisk: Disk {
     var size: ByteCount { inner.size }
     var means: ExtentMeans { inner.means }
     var extentUnit: ByteCount { inner.extentUnit }
+    var readsAtOnce: Bool { fault == .atOnceLies }
 
     func extents(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
         let found = try await inner.extents(in: range, since: base)
-        return fault == .extentsMissABlock ? ExtentSet(found.extents.dropFirst()) : found
+        guard fault == .extentsMissABlock, let missed = found.extents.max(by: { $0.length < $1.length }) else {
+            return found
+        }
+        return found.subtracting(ExtentSet([missed]))
     }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
         unsafe try await inner.read(into: buffer, at: offset)

@@ -8,13 +8,13 @@ import Testing
     @Test(arguments: [1, 511, 4096, 65_535, 65_536, 65_537, 1 << 20, 1 << 25])
     func `it holds what was put there, as bytes and as a buffer`(count: Int) throws {
         let memory = try #require(RequestMemory(count: count))
-        #expect(memory.count == count && memory.bytes.count == count)
+        #expect(memory.count == count)
+        #expect(unsafe memory.bytes.count == count)
         memory.copy(ByteBuffer(repeating: 7, count: count), at: 0)
         memory.copy(ByteBuffer(repeating: 8, count: 1), at: count - 1)
         let buffer = memory.intoBuffer()
         #expect(buffer.readableBytes == count)
         #expect(buffer.readableBytesView.last == 8 && buffer.readableBytesView.dropLast().allSatisfy { $0 == 7 })
-        #expect(memory.bytes.baseAddress == nil)
     }
 
     @Test func `two at a time are never the same`() throws {
@@ -33,10 +33,16 @@ import Testing
     }
 
     @Test func `what is given back is taken again`() throws {
-        let (first, second) = (try #require(SpareMemory.take(70_000)), try #require(SpareMemory.take(70_000)))
+        guard let first = unsafe SpareMemory.take(70_000), let second = unsafe SpareMemory.take(70_000) else {
+            Issue.record("there is no memory")
+            return
+        }
         #expect(unsafe first != second)
         unsafe SpareMemory.giveBack(first)
-        let third = try #require(SpareMemory.take(131_072))
+        guard let third = unsafe SpareMemory.take(131_072) else {
+            Issue.record("there is no memory")
+            return
+        }
         #expect(unsafe third == first, "the same size, 128 KiB, and the last that was used")
         unsafe SpareMemory.giveBack(third)
         unsafe SpareMemory.giveBack(second)
