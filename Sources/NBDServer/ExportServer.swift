@@ -52,6 +52,9 @@ private struct Listener: Sendable {
     /// How many may wait to be let in; the kernel takes no more than `net.core.somaxconn`.
     private static let backlog: Int32 = 128
 
+    /// A write of 256 KiB, as copying programs send it, comes in one piece.
+    private static let receiving = AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 1 << 16, maximum: 1 << 19)
+
     let channel: any Channel
     private let name: SocketName?
     private let connections: Connections
@@ -71,6 +74,7 @@ private struct Listener: Sendable {
                 }
             }
             .childChannelOption(.autoRead, value: false)
+            .childChannelOption(.recvAllocator, value: Self.receiving)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 let loop = channel.eventLoop
