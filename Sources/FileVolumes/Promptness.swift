@@ -10,7 +10,7 @@ final class Promptness: Sendable {
 
     private static let start = ContinuousClock.now
     /// In nanoseconds since `start`.
-    private let due = Atomic<Int64>(0)
+    private let due = Atomic<Int64>(.min)
 
     var isDue: Bool { due.load(ordering: .relaxed) <= Self.now }
 
