@@ -133,7 +133,7 @@ class Forms(AddressTest):
     def test_malformed(self):
         for address in (
                 "", "rbd:", "rbd:fast", "rbd:fast/", "rbd:/image", "rbd:fast//image", "rbd:a/b/c/d", "rbd:fast/a@", "rbd:fast/a@b@c",
-                "rbd:fast/a:conf", "rbd:fast/a:conf=", "rbd:fast/a:port=1", "rbd:fast/a:", "nbd://host/export",
+                "rbd:fast/a:conf", "rbd:fast/a:conf=", "rbd:fast/a:port=1", "rbd:fast/a:", "ssh://host/export",
                 "http://host/image", "file:"):
             with self.subTest(address):
                 for command in (["map", address], ["migrate", "rbd:fast/a", address], ["migrate", address, "rbd:fast/a"],
