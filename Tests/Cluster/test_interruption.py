@@ -97,7 +97,9 @@ class Kills(InterruptedTest):
     def finish(self, source, target, options, story):
         """Gives the same command once more, if there is anything left to do."""
         if target.exists and RECORD not in target.metadata:
-            return  # it was killed on its way out, or was over by then
+            # It was killed on its way out, or was over by then. Nobody comes after it who would evict what it left open.
+            self.until(lambda: not target.watchers(), "its watch to be given up", 45)
+            return
         result = run("migrate", source.address, target.address, *options, timeout=self.patience)
         self.assertEqual(result.rc, 0, f"{story}: {result}")
 
