@@ -8,21 +8,13 @@ final class Promptness: Sendable {
     private static let long = Duration.milliseconds(1)
     private static let rest = 100
 
-    private static let start = ContinuousClock.now
-    /// In nanoseconds since `start`.
-    private let due = Atomic<Int64>(.min)
+    /// Nothing as long as it never took long.
+    private let due = Mutex<ContinuousClock.Instant?>(nil)
 
-    var isDue: Bool { due.load(ordering: .relaxed) <= Self.now }
+    var isDue: Bool { due.withLock { $0.map { $0 <= .now } ?? true } }
 
     func note(_ duration: Duration) {
         guard duration > Self.long else { return }
-        due.store(Self.now + Self.nanoseconds(duration * Self.rest), ordering: .relaxed)
-    }
-
-    private static var now: Int64 { nanoseconds(ContinuousClock.now - start) }
-
-    private static func nanoseconds(_ duration: Duration) -> Int64 {
-        let (seconds, attoseconds) = duration.components
-        return seconds * 1_000_000_000 + attoseconds / 1_000_000_000
+        due.withLock { $0 = .now + duration * Self.rest }
     }
 }

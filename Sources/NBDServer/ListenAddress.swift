@@ -44,26 +44,11 @@ extension ListenAddress {
         switch self {
         case .unix(let path):
             let whole = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
-            return "nbd+unix:///\(Self.encoded(name))?socket=\(Self.encoded(whole, keeping: "/"))"
+            return "nbd+unix:///\(NBDAddress.encoded(name, keepsSlashes: false))?socket=\(NBDAddress.encoded(whole))"
         case .tcp(let host, let given):
             let host = host.isEmpty ? "localhost" : host.contains(":") ? "[\(host)]" : host
-            return "nbd://\(host):\(port ?? given)/\(Self.encoded(name))"
+            return "nbd://\(host):\(port ?? given)/\(NBDAddress.encoded(name, keepsSlashes: false))"
         }
-    }
-
-    private static func encoded(_ text: String, keeping others: String = "") -> String {
-        // RFC 3986, "Unreserved Characters".
-        let kept = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~" + others
-        var encoded = ""
-        for byte in text.utf8 {
-            if kept.utf8.contains(byte) {
-                encoded.unicodeScalars.append(Unicode.Scalar(byte))
-            } else {
-                let digits = String(byte, radix: 16, uppercase: true)
-                encoded += "%" + (digits.count == 1 ? "0" : "") + digits
-            }
-        }
-        return encoded
     }
 }
 

@@ -58,16 +58,14 @@ struct Servant: Sendable {
             case .flush: try await disk.flush()
             case .cache(let extent): try await disk.cache(extent)
             case .trim(let extent):
-                try await inSteps(extent) { part throws(VolumeError) in try await disk.discard(part) }
+                for part in extent.parts(ofAtMost: Self.step) { try await disk.discard(part) }
             case .writeZeroes(let extent, let noHole, let fast):
                 guard !fast || (disk.zeroesFast && !noHole) else {
                     return Answer(pieces: [
                         encoder.failed(request, .notSupported, "zeroing isn't faster than writing here")
                     ])
                 }
-                try await inSteps(extent) { part throws(VolumeError) in
-                    try await disk.zero(part, keepsRoom: noHole)
-                }
+                for part in extent.parts(ofAtMost: Self.step) { try await disk.zero(part, keepsRoom: noHole) }
             case .blockStatus(let extent, let contexts):
                 let runs = try await allocation(of: extent, isReqOne: request.isReqOne)
                 var statuses: [UInt32: [BlockStatus]] = [:]
@@ -82,17 +80,6 @@ struct Servant: Sendable {
             return Answer(pieces: [encoder.done(request)])
         } catch {
             return failed(request, error)
-        }
-    }
-
-    private func inSteps(
-        _ extent: Extent, _ body: (Extent) async throws(VolumeError) -> Void
-    ) async throws(VolumeError) {
-        var rest = extent
-        while !rest.isEmpty {
-            let part = Extent(offset: rest.offset, length: min(rest.length, Self.step))
-            try await body(part)
-            rest = Extent(from: part.end, to: rest.end)
         }
     }
 

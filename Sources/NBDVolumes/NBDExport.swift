@@ -76,7 +76,7 @@ package final class NBDExport: Sendable {
 
     package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
         let cut = shape.cut(Extent(offset: offset, length: ByteCount(UInt64(buffer.count))))
-        for part in RequestShape.parts(cut.body, most: shape.most) {
+        for part in cut.body.parts(ofAtMost: shape.most) {
             try await unsafe connection.ask(.read(part), into: slice(buffer, part, from: offset))
         }
         for edge in cut.edges {
@@ -91,7 +91,7 @@ package final class NBDExport: Sendable {
 
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
         let cut = shape.cut(Extent(offset: offset, length: ByteCount(UInt64(bytes.count))))
-        for part in RequestShape.parts(cut.body, most: shape.most) {
+        for part in cut.body.parts(ofAtMost: shape.most) {
             // The one copy there is: what NIO sends has to be its own.
             let payload = unsafe ByteBuffer(bytes: slice(bytes, part, from: offset))
             try await unsafe connection.ask(.write(part), payload: payload)
@@ -104,12 +104,12 @@ package final class NBDExport: Sendable {
     package func zero(_ extent: Extent) async throws(VolumeError) {
         let cut = shape.cut(extent)
         if agreement.flags.contains(.writeZeroes) {
-            for part in RequestShape.parts(cut.body, most: RequestShape.mostZeros) {
+            for part in cut.body.parts(ofAtMost: RequestShape.mostZeros) {
                 try await unsafe connection.ask(.writeZeroes(part, noHole: false, fast: false))
             }
         } else {
             let most = min(shape.most, ByteCount(UInt64(Self.zeros.readableBytes)))
-            for part in RequestShape.parts(cut.body, most: most) {
+            for part in cut.body.parts(ofAtMost: most) {
                 let payload = Self.zeros.getSlice(at: 0, length: Int(part.length.bytes))
                 try await unsafe connection.ask(.write(part), payload: payload)
             }
@@ -166,7 +166,7 @@ package final class NBDExport: Sendable {
         let range = range.intersection(Extent(offset: .zero, length: size))
         guard knowsZeros else { return ExtentSet([range]) }
         var found = ExtentSet()
-        for part in RequestShape.parts(shape.widened(range), most: RequestShape.mostStatus) {
+        for part in shape.widened(range).parts(ofAtMost: RequestShape.mostStatus) {
             var rest = part
             while !rest.isEmpty {
                 // Of each answer at least one block's status is there: the session has seen to it.

@@ -72,7 +72,7 @@ package final class NBDTarget: TargetVolume {
 
     private func mayHoldData() async throws(VolumeError) -> Bool {
         guard export.knowsZeros else { return true }
-        for window in RequestShape.parts(export.whole, most: RequestShape.mostStatus) {
+        for window in export.whole.parts(ofAtMost: RequestShape.mostStatus) {
             if try await !export.data(in: window).isEmpty { return true }
         }
         return false
@@ -150,11 +150,11 @@ package final class NBDTarget: TargetVolume {
 
     /// Makes zeros of all that isn't known to be.
     private func clear() async throws(VolumeError) {
-        let windows = Array(RequestShape.parts(export.whole, most: RequestShape.mostStatus))
+        let windows = Array(export.whole.parts(ofAtMost: RequestShape.mostStatus))
         let done = Atomic<Int>(0)
         _ = try await concurrently(windows, limit: Self.makers) { window throws(VolumeError) in
             for extent in try await self.export.data(in: window).extents {
-                for part in RequestShape.parts(extent, most: RequestShape.mostZeros) {
+                for part in extent.parts(ofAtMost: RequestShape.mostZeros) {
                     guard !self.isStopped() else {
                         throw VolumeError(
                             .busy, "make", on: self.address, reason: "stopped while what it held was overwritten",

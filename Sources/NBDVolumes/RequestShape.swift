@@ -39,14 +39,4 @@ struct RequestShape: Equatable {
     func widened(_ extent: Extent) -> Extent {
         Extent(from: extent.offset.rounded(downTo: block), to: extent.end.rounded(upTo: block))
     }
-
-    /// Whole blocks in parts of at most `most` bytes, which is a multiple of the block.
-    static func parts(_ extent: Extent, most: ByteCount) -> some Sequence<Extent> {
-        sequence(state: extent) { rest -> Extent? in
-            guard !rest.isEmpty else { return nil }
-            let part = Extent(offset: rest.offset, length: min(rest.length, most))
-            rest = Extent(from: part.end, to: rest.end)
-            return part
-        }
-    }
 }

@@ -53,6 +53,8 @@ extension RBDSource {
         try await pool.change(header, .setMetadata([(Claim.key(for: target), claim.encoded)]))
     }
 
+    /// The client of a process on this host that says it moves the volume to `target`; nothing if it isn't that one, or
+    /// not any more.
     package func client(ofClaimant process: Int32, for target: String) async throws(VolumeError) -> String? {
         let header = try await headerName()
         guard let claim = try await pool.claims(header).first(where: { $0.target == target }),

@@ -187,10 +187,8 @@ package final class RBDSource: SourceVolume {
         _ size: ByteCount, _ snapshot: Snapshot, _ extents: (Extent) async throws(VolumeError) -> ExtentSet
     ) async throws(VolumeError) -> Bool {
         guard size == snapshot.size else { return false }
-        var window = Extent(offset: .zero, length: min(size, .gibibytes(64)))
-        while !window.isEmpty {
+        for window in Extent(offset: .zero, length: size).parts(ofAtMost: .gibibytes(64)) {
             guard try await extents(window).isEmpty else { return false }
-            window = Extent(from: window.end, to: min(window.end + .gibibytes(64), ByteOffset(size.bytes)))
         }
         return true
     }

@@ -21,6 +21,16 @@ package struct Extent: Hashable, Sendable {
     package func intersection(_ other: Extent) -> Extent {
         Extent(from: max(offset, other.offset), to: min(end, other.end))
     }
+
+    /// All of it in order, in parts of at most `most` bytes, which is more than zero.
+    package func parts(ofAtMost most: ByteCount) -> some Sequence<Extent> {
+        sequence(state: self) { rest -> Extent? in
+            guard !rest.isEmpty else { return nil }
+            let part = Extent(offset: rest.offset, length: min(rest.length, most))
+            rest = Extent(from: part.end, to: rest.end)
+            return part
+        }
+    }
 }
 
 /// Bytes of a volume as sorted extents that neither overlap nor touch.

@@ -4,9 +4,6 @@ package protocol LiveSource: SourceVolume {
     /// - Parameter isLive: Whether its clients go on meanwhile: only one move may do that at a time.
     /// - Throws: `busy` if another move has said so, and may be alive.
     func claim(for target: String, isLive: Bool) async throws(VolumeError)
-    /// The client of a process on this host that says it moves the volume to `target`; nothing if it isn't that one, or
-    /// not any more.
-    func client(ofClaimant process: Int32, for target: String) async throws(VolumeError) -> String?
     /// Takes that back. Without complaint if nothing was said.
     func release(from target: String) async throws(VolumeError)
     /// Keeps it open for what is to come, so that holding a state takes less time.
@@ -32,9 +29,6 @@ package protocol LiveSource: SourceVolume {
 
 extension LiveSource {
     package func liveObstacles() async throws(VolumeError) -> [Obstacle] { [] }
-    package func client(
-        ofClaimant process: Int32, for target: String
-    ) async throws(VolumeError) -> String? { nil }
     package func stayOpen() async throws(VolumeError) {}
     package func lockOut() async throws(VolumeError) {}
     package func letGo() async {}

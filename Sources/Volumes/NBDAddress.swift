@@ -164,10 +164,11 @@ package struct NBDAddress: Hashable, Sendable {
         }
     }
 
-    private static func encoded(_ name: String) -> String {
+    /// - Parameter keepsSlashes: Whether '/' stands for itself, as in a path.
+    package static func encoded(_ name: String, keepsSlashes: Bool = true) -> String {
         var text = ""
         for byte in name.utf8 {
-            if isUnreserved(byte) || byte == UInt8(ascii: "/") {
+            if isUnreserved(byte) || (keepsSlashes && byte == UInt8(ascii: "/")) {
                 text.unicodeScalars.append(Unicode.Scalar(byte))
             } else {
                 let digits = String(byte, radix: 16, uppercase: true)

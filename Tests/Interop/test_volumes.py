@@ -186,16 +186,21 @@ class VolumesTest(unittest.TestCase):
         other = server.address.replace("/disk?", "/other?")
         self.assertIn("no such export", self.godwit(66, "map", other).stderr)
 
-    def test_a_move_whose_server_dies_begins_anew(self):
-        full = self.random.randbytes(SIZE)
-        source, disk = self.file("source", full), self.file("disk", bytes(SIZE))
-        server = self.serve(nbdkit, "--filter=rate", "file", disk, "rate=16M")
+    def half_moved(self, source, server, disk):
+        """Begins a move. :returns: its process, once there is something of it on the server's disk"""
         moving = subprocess.Popen(
             [GODWIT, "migrate", "--bandwidth", "2M", source, server.address], stderr=subprocess.PIPE, text=True)
         self.addCleanup(moving.kill)
         deadline = time.monotonic() + 60
         while not any(self.contents(disk)[MIB:]) and time.monotonic() < deadline:
             time.sleep(0.05)
+        return moving
+
+    def test_a_move_whose_server_dies_begins_anew(self):
+        full = self.random.randbytes(SIZE)
+        source, disk = self.file("source", full), self.file("disk", bytes(SIZE))
+        server = self.serve(nbdkit, "--filter=rate", "file", disk, "rate=16M")
+        moving = self.half_moved(source, server, disk)
         server.kill()
         said = moving.communicate(timeout=60)[1]
         self.assertEqual(moving.returncode, 75, said)
@@ -216,12 +221,7 @@ class VolumesTest(unittest.TestCase):
         source = self.file("source", self.random.randbytes(SIZE))
         disk = self.file("disk", bytes(SIZE))
         server = self.serve(nbdkit, "file", disk)
-        moving = subprocess.Popen(
-            [GODWIT, "migrate", "--bandwidth", "2M", source, server.address], stderr=subprocess.PIPE, text=True)
-        self.addCleanup(moving.kill)
-        deadline = time.monotonic() + 60
-        while not any(self.contents(disk)[MIB:]) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        moving = self.half_moved(source, server, disk)
         moving.terminate()
         said = moving.communicate(timeout=60)[1]
         self.assertEqual(moving.returncode, 75, said)

@@ -46,7 +46,7 @@ struct RequestShapeTests {
         let start = UInt64.random(in: 0...200_000, using: &random)
         let whole = Self.extent(start..<start + UInt64.random(in: 0...300_000, using: &random))
         let cut = shape.cut(whole)
-        let parts = Array(RequestShape.parts(cut.body, most: shape.most))
+        let parts = Array(cut.body.parts(ofAtMost: shape.most))
         for part in parts {
             #expect(part.length <= shape.most && part.length <= ByteCount(UInt64(most)))
             #expect(part.offset.bytes % UInt64(minimum) == 0 && part.length.bytes % UInt64(minimum) == 0)
