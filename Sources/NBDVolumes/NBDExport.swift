@@ -67,7 +67,7 @@ package final class NBDExport: Sendable {
     package var connectionCount: Int { connections.count }
 
     /// Whoever's turn it is.
-    private var connection: Connection {
+    var connection: Connection {
         let number = turn.wrappingAdd(1, ordering: .relaxed).oldValue
         return connections[Int(number % UInt64(connections.count))]
     }
@@ -101,11 +101,13 @@ package final class NBDExport: Sendable {
 
     /// Makes an extent read as zeros. Not by `NBD_CMD_TRIM`, after which a server may send anything (NBD protocol,
     /// "Request types").
-    package func zero(_ extent: Extent) async throws(VolumeError) {
+    ///
+    /// - Parameter keepsRoom: Nothing may be given back (`NBD_CMD_FLAG_NO_HOLE`).
+    package func zero(_ extent: Extent, keepsRoom: Bool = false) async throws(VolumeError) {
         let cut = shape.cut(extent)
         if agreement.flags.contains(.writeZeroes) {
             for part in cut.body.parts(ofAtMost: RequestShape.mostZeros) {
-                try await unsafe connection.ask(.writeZeroes(part, noHole: false, fast: false))
+                try await unsafe connection.ask(.writeZeroes(part, noHole: keepsRoom, fast: false))
             }
         } else {
             let most = min(shape.most, ByteCount(UInt64(Self.zeros.readableBytes)))

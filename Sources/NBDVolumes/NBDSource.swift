@@ -6,7 +6,7 @@ package import Volumes
 /// beginning to its end and over its interruptions, is for the operator to see to (Docs/Decisions/0009).
 package final class NBDSource: SourceVolume {
     package let address: String
-    private let export: NBDExport
+    let export: NBDExport
 
     package init(_ export: NBDExport) {
         self.export = export

@@ -50,10 +50,7 @@ enum Opening {
         case .rbd(var address):
             address.snapshot = nil
             return try await RBDSource.connect(to: address)
-        case .nbd(let address):
-            throw VolumeError(
-                .unsupported, "export", on: address.text, reason: "it is served over NBD already",
-                advice: "Connect to it itself.")
+        case .nbd(let address): return try await NBDSource.connect(to: address)
         case .file(let path): return FileSource(path: path)
         }
     }

@@ -28,6 +28,17 @@ struct ConformanceTests {
         try await check.run(.fake(script))
     }
 
+    @Test(arguments: DiskCheck.all)
+    func `an export as a disk`(check: DiskCheck) async throws { try await check.run(.fake(FakeServer.Script())) }
+
+    @Test(arguments: DiskCheck.all)
+    func `an export of large blocks and several connections as a disk`(check: DiskCheck) async throws {
+        var script = FakeServer.Script()
+        script.flags.formUnion([.multiConn, .trim, .cache])
+        script.blockSizes = BlockSizes(minimum: 4096, preferred: 4096, maximumPayload: 65_536)!
+        try await check.run(.fake(script))
+    }
+
     @Test(arguments: SourceCheck.all)
     func `an export as a source`(check: SourceCheck) async throws { try await check.run(.fake) }
 }
@@ -41,6 +52,16 @@ extension TargetKind {
                 target: { try await NBDTarget.connect(to: server.address, mayOverwrite: false) },
                 plant: { bytes in server.bytes.withLock { $0 = bytes } }, leftovers: { ["the export"] },
                 remove: { await server.close() })
+        }
+    }
+}
+
+extension DiskKind {
+    static func fake(_ script: FakeServer.Script) -> DiskKind {
+        DiskKind(granule: .kibibytes(4), holdsSnapshots: false) { _, size in
+            let server = try await FakeServer([UInt8](repeating: 0, count: Int(size.bytes)), script)
+            return DiskSite(
+                volume: { try await NBDSource.connect(to: server.address) }, remove: { await server.close() })
         }
     }
 }

@@ -18,6 +18,11 @@ import Volumes
     func `real servers' exports as sources`(server: RealServer, check: SourceCheck) async throws {
         try await check.run(server.source)
     }
+
+    @Test(arguments: RealServer.allCases, DiskCheck.all)
+    func `real servers' exports as disks`(server: RealServer, check: DiskCheck) async throws {
+        try await check.run(server.disk)
+    }
 }
 
 /// Servers of others, started for a test and ended with it.
@@ -42,6 +47,14 @@ enum RealServer: String, Sendable, CaseIterable {
                 target: { try await NBDTarget.connect(to: server.address, mayOverwrite: false) },
                 plant: { bytes in try await server.replace(by: bytes) }, leftovers: { ["the export"] },
                 remove: { server.end() })
+        }
+    }
+
+    var disk: DiskKind {
+        DiskKind(granule: granule, holdsSnapshots: false) { _, size in
+            let server = try await RunningServer(self, size: size)
+            return DiskSite(
+                volume: { try await NBDSource.connect(to: server.address) }, remove: { server.end() })
         }
     }
 
