@@ -19,6 +19,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.0", traits: []),
     ],
@@ -61,16 +62,23 @@ let package = Package(
             name: "NBDProtocol", dependencies: ["Volumes", .product(name: "NIOCore", package: "swift-nio")],
             swiftSettings: strict),
         .target(
+            name: "Credentials",
+            dependencies: [
+                "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"), .product(name: "NIOTLS", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
             name: "NBDServer",
             dependencies: [
-                "NBDProtocol", "Sockets", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                "Credentials", "NBDProtocol", "Sockets", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
         .target(
             name: "NBDVolumes",
             dependencies: [
-                "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                "Credentials", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
@@ -79,8 +87,8 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Capacity", "Control", "Convergence", "Cutover", "FileVolumes", "Guest", "Mirror", "NBDServer",
-                "NBDVolumes", "RBDVolumes", "Volumes",
+                "Capacity", "Control", "Convergence", "Credentials", "Cutover", "FileVolumes", "Guest", "Mirror",
+                "NBDServer", "NBDVolumes", "RBDVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -127,6 +135,13 @@ let package = Package(
             name: "NBDVolumesTests",
             dependencies: [
                 "Conformance", "Mirror", "NBDProtocol", "NBDVolumes", "Volumes",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "TLSTests",
+            dependencies: [
+                "Credentials", "NBDProtocol", "NBDServer", "NBDVolumes", "Sockets", "Volumes",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),

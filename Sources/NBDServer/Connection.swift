@@ -1,3 +1,4 @@
+internal import Credentials
 internal import NBDProtocol
 internal import NIOCore
 internal import Volumes
@@ -15,7 +16,10 @@ final class Connection: ChannelInboundHandler {
     private let connections: Connections
     private let loop: any EventLoop
     private let executor: LoopExecutor
-    private var session = ServerSession(ServerPolicy(tls: .off))
+    private let credentials: ServerCredentials?
+    private var session: ServerSession
+    /// There from `NBD_OPT_STARTTLS` on.
+    private var tls: TLSLayer?
     private var context: ChannelHandlerContext?
     private var deadline: Scheduled<Void>?
     /// What came and was not looked at.
@@ -37,8 +41,14 @@ final class Connection: ChannelInboundHandler {
     /// Requests that the disk is at.
     private var running = 0
 
-    init(_ exports: Exports, limits: ServerLimits, among connections: Connections, on loop: any EventLoop) {
+    /// - Parameter credentials: With them, TLS is required.
+    init(
+        _ exports: Exports, _ credentials: ServerCredentials?, limits: ServerLimits, among connections: Connections,
+        on loop: any EventLoop
+    ) {
         (self.exports, self.limits, self.connections, self.loop) = (exports, limits, connections, loop)
+        self.credentials = credentials
+        session = ServerSession(ServerPolicy(tls: credentials == nil ? .off : .required))
         executor = LoopExecutor(loop)
         load = Load(limits)
     }
@@ -68,6 +78,7 @@ final class Connection: ChannelInboundHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if TLSLayer.stands(after: event), !isLeaving { session.tlsStarted() }
         guard case .some(.inputClosed) = event as? ChannelEvent else { return }
         // It may still want the replies to what it sent.
         hasInputEnded = true
@@ -75,7 +86,10 @@ final class Connection: ChannelInboundHandler {
         flush()
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard let failure = tls?.failure(error), !isLeaving else { return context.close(promise: nil) }
+        drop(failure.reason)
+    }
 
     func channelInactive(context: ChannelHandlerContext) { _ = session.inputEnded() }
 
@@ -112,7 +126,9 @@ final class Connection: ChannelInboundHandler {
     private func take(_ step: ServerSession.Step) {
         switch step {
         case .send(let bytes): post(bytes)
-        case .startTLS: preconditionFailure("TLS is not offered")
+        case .startTLS(let bytes):
+            post(bytes)
+            startTLS()
         case .list: take(session.exports(exports.listed))
         case .find(let question):
             take(session.answer(exports.named(question.name).map { .found($0.info) } ?? .missing))
@@ -126,6 +142,19 @@ final class Connection: ChannelInboundHandler {
         case .request(let request): begin(request)
         case .payload(let piece, let remaining): fill(piece, isLast: remaining == 0)
         case .close(let closing): leave(closing)
+        }
+    }
+
+    /// The last in clear goes out, and from then on all is TLS's. What came already came in clear: the session refuses it
+    /// when it gets to see it.
+    private func startTLS() {
+        guard let credentials, let context else { preconditionFailure("TLS is not offered") }
+        flush()
+        guard input.isEmpty else { return }
+        do {
+            tls = try credentials.begin(before: self, in: context.pipeline)
+        } catch {
+            drop("TLS could not be begun: \(error)")
         }
     }
 

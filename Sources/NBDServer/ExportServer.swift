@@ -1,3 +1,4 @@
+package import Credentials
 internal import Glibc
 internal import NBDProtocol
 internal import NIOCore
@@ -15,19 +16,22 @@ package struct ExportServer: Sendable {
 
     private let exports: Exports
     private let limits: ServerLimits
+    private let credentials: ServerCredentials?
     private let isInsecureAllowed: Bool
     private let notice: @Sendable (String) -> Void
 
     /// - Parameters:
     ///   - exports: Each of another name. Their disks are open, and stay the caller's to close.
+    ///   - credentials: With them nothing is served but under TLS.
     ///   - isInsecureAllowed: Whether others than this host's users may connect, without TLS.
     ///   - notice: Told, from any thread, what an operator may want to know: what failed, and which clients were dropped.
     package init(
-        _ exports: [Export], limits: ServerLimits = ServerLimits(), isInsecureAllowed: Bool = false,
-        notice: @escaping @Sendable (String) -> Void = { _ in }
+        _ exports: [Export], limits: ServerLimits = ServerLimits(), credentials: ServerCredentials? = nil,
+        isInsecureAllowed: Bool = false, notice: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.exports = Exports(exports)
-        (self.limits, self.isInsecureAllowed, self.notice) = (limits, isInsecureAllowed, notice)
+        (self.limits, self.credentials) = (limits, credentials)
+        (self.isInsecureAllowed, self.notice) = (isInsecureAllowed, notice)
     }
 
     /// Runs `body`, and listens meanwhile. When it returns, nobody is let in any more, what is under way is answered, and
@@ -37,10 +41,15 @@ package struct ExportServer: Sendable {
     package nonisolated(nonsending) func serve<Value>(
         at address: ListenAddress, _ body: nonisolated(nonsending) ([Offer]) async -> Value
     ) async throws(VolumeError) -> Value {
-        let listener = try await Listener(at: address, isInsecureAllowed: isInsecureAllowed, exports, limits, notice)
+        let listener = try await Listener(
+            at: address, isInsecureAllowed: isInsecureAllowed, exports, credentials, limits, notice)
         let port = listener.channel.localAddress?.port
         let value = await body(
-            exports.all.map { Offer(name: $0.name, uri: address.uri(ofExport: $0.name, port: port)) })
+            exports.all.map {
+                Offer(
+                    name: $0.name,
+                    uri: address.uri(ofExport: $0.name, port: port, isUnderTLS: credentials != nil))
+            })
         await listener.close()
         for export in exports.all where export.disk.isWritable { try await export.disk.flush() }
         return value
@@ -60,8 +69,8 @@ private struct Listener: Sendable {
     private let connections: Connections
 
     init(
-        at address: ListenAddress, isInsecureAllowed: Bool, _ exports: Exports, _ limits: ServerLimits,
-        _ notice: @escaping @Sendable (String) -> Void
+        at address: ListenAddress, isInsecureAllowed: Bool, _ exports: Exports, _ credentials: ServerCredentials?,
+        _ limits: ServerLimits, _ notice: @escaping @Sendable (String) -> Void
     ) async throws(VolumeError) {
         let connections = Connections(limit: limits.connections, notice: notice)
         self.connections = connections
@@ -80,7 +89,7 @@ private struct Listener: Sendable {
                 let loop = channel.eventLoop
                 return loop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(
-                        Connection(exports, limits: limits, among: connections, on: loop))
+                        Connection(exports, credentials, limits: limits, among: connections, on: loop))
                 }
             }
         switch address {
@@ -96,11 +105,13 @@ private struct Listener: Sendable {
             }
         case .tcp(let host, let port):
             let found = try await SocketAddress.resolving(host: host, port: port)
-            guard found.isLoopback || isInsecureAllowed else {
+            guard found.isLoopback || credentials != nil || isInsecureAllowed else {
                 throw VolumeError(
                     .forbidden, "listen", on: "\(host):\(port)",
                     reason: "others than this host's users could read and write, without TLS",
-                    advice: "Listen on a Unix socket or 127.0.0.1, or take the risk with --insecure.")
+                    advice:
+                        "Give --tls with a folder of certificates, listen on a Unix socket or 127.0.0.1, or take the "
+                        + "risk with --insecure.")
             }
             name = nil
             let tcp = bootstrap.childChannelOption(.tcpOption(.tcp_nodelay), value: 1)

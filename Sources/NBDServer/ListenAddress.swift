@@ -40,14 +40,15 @@ package enum ListenAddress: Sendable, Hashable {
 extension ListenAddress {
     /// How clients reach an export here (NBD URI specification, doc/uri.md of the NBD project).
     /// - Parameter port: The one that is listened on.
-    package func uri(ofExport name: String, port: Int?) -> String {
+    package func uri(ofExport name: String, port: Int?, isUnderTLS: Bool = false) -> String {
+        let scheme = isUnderTLS ? "nbds" : "nbd"
         switch self {
         case .unix(let path):
             let whole = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
-            return "nbd+unix:///\(NBDAddress.encoded(name, keepsSlashes: false))?socket=\(NBDAddress.encoded(whole))"
+            return "\(scheme)+unix:///\(NBDAddress.encoded(name, keepsSlashes: false))?socket=\(NBDAddress.encoded(whole))"
         case .tcp(let host, let given):
             let host = host.isEmpty ? "localhost" : host.contains(":") ? "[\(host)]" : host
-            return "nbd://\(host):\(port ?? given)/\(NBDAddress.encoded(name, keepsSlashes: false))"
+            return "\(scheme)://\(host):\(port ?? given)/\(NBDAddress.encoded(name, keepsSlashes: false))"
         }
     }
 }

@@ -1,3 +1,4 @@
+internal import Credentials
 internal import NBDProtocol
 internal import NIOCore
 internal import Volumes
@@ -26,6 +27,10 @@ final class ClientHandler: ChannelInboundHandler {
 
     private let title: String
     private let silence: TimeAmount
+    private let tls: TLS?
+    /// There from the answer to `NBD_OPT_STARTTLS` on.
+    private var layer: TLSLayer?
+    private var isUnderTLS = false
     private var session: ClientSession
     private var entry: EventLoopPromise<Agreement>?
     private var questions: [UInt64: Question] = [:]
@@ -34,9 +39,13 @@ final class ClientHandler: ChannelInboundHandler {
     private var heard = NIODeadline.now()
     private var watch: Scheduled<Void>?
 
-    /// - Parameter entry: Fulfilled or failed with the end of the handshake.
-    init(title: String, plan: ClientPlan, silence: Duration, entry: EventLoopPromise<Agreement>) {
+    /// - Parameters:
+    ///   - tls: Needed where the plan is one under TLS.
+    ///   - entry: Fulfilled or failed with the end of the handshake.
+    init(title: String, plan: ClientPlan, tls: TLS?, silence: Duration, entry: EventLoopPromise<Agreement>) {
+        precondition((plan.tls == .required) == (tls != nil), "TLS needs credentials, and they are for TLS")
         self.title = title
+        self.tls = tls
         self.silence = TimeAmount(silence)
         self.entry = entry
         session = ClientSession(plan)
@@ -128,8 +137,28 @@ final class ClientHandler: ChannelInboundHandler {
             finish(End(closing.reason, isEntered: session.agreement != nil))
             context.writeAndFlush(wrapOutboundOut(closing.last), promise: nil)
             context.close(promise: nil)
-        case .startTLS, .listed: preconditionFailure("it wasn't planned")
+        case .startTLS: startTLS(context)
+        case .listed: preconditionFailure("it wasn't planned")
         }
+    }
+
+    /// From now on all is TLS's; what is left to be read here came in clear, and the session refuses it.
+    private func startTLS(_ context: ChannelHandlerContext) {
+        guard let tls else { preconditionFailure("it wasn't planned") }
+        do {
+            layer = try tls.begin(before: self, in: context.pipeline)
+        } catch {
+            finish(End(.failed, "TLS could not be begun: \(error)"))
+            context.close(promise: nil)
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if TLSLayer.stands(after: event), end == nil {
+            isUnderTLS = true
+            take(session.tlsStarted(), context)
+        }
+        context.fireUserInboundEventTriggered(event)
     }
 
     /// Where in a read's buffer an extent belongs. The session has held it against the request.
@@ -159,7 +188,24 @@ final class ClientHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        finish(End(error))
+        if let tls, let failure = layer?.failure(error) {
+            finish(End(failure, advice: tls.advice(on: failure.cause)))
+        } else if let tls, layer != nil, session.agreement == nil {
+            // Under TLS 1.3 a client has done its part before the server looks at its certificate.
+            let reason =
+                isUnderTLS
+                ? "the server ended the connection as soon as TLS had begun"
+                : "the server ended the connection during the handshake of TLS"
+            finish(
+                End(
+                    isUnderTLS ? .forbidden : .unreachable, reason,
+                    advice: tls.advice(on: isUnderTLS ? .refused : .lost)))
+        } else if layer != nil, !(error is IOError) {
+            // The server took no leave.
+            finish(End(.lost, isEntered: true))
+        } else {
+            finish(End(error))
+        }
         context.close(promise: nil)
     }
 
@@ -169,11 +215,12 @@ final class ClientHandler: ChannelInboundHandler {
         watch?.cancel()
         entry?.fail(new.error("connect", on: title))
         entry = nil
-        for question in questions.values {
-            let command = question.command
-            let object = command.object(title, at: command.extent?.offset)
-            question.continuation.resume(returning: .failure(new.error(command.name, on: object)))
-        }
+        // Forgotten first: whoever goes on frees its buffer.
+        let unanswered = questions.values.map { ($0.command, $0.continuation) }
         questions = [:]
+        for (command, continuation) in unanswered {
+            let object = command.object(title, at: command.extent?.offset)
+            continuation.resume(returning: .failure(new.error(command.name, on: object)))
+        }
     }
 }

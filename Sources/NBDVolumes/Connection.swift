@@ -27,20 +27,21 @@ final class Connection: Sendable {
     }
 
     /// - Parameters:
+    ///   - tls: Needed where the address is one under TLS.
     ///   - limit: For all of it, the handshake included.
     ///   - silence: How long the server may leave requests without a byte of an answer.
     static func open(
-        _ address: NBDAddress, contexts: [MetaContext], limit: Duration, silence: Duration
+        _ address: NBDAddress, tls: ClientHandler.TLS?, contexts: [MetaContext], limit: Duration, silence: Duration
     ) async throws(VolumeError) -> Connection {
         let title = address.text
-        let plan = ClientPlan(.enter(address.export), tls: .off, contexts: contexts)
+        let plan = ClientPlan(.enter(address.export), tls: tls == nil ? .off : .required, contexts: contexts)
         // A host's name may have several addresses, which are tried side by side: each attempt has its own handler.
         @Sendable func initialize(_ channel: any Channel) -> EventLoopFuture<Attempt> {
             channel.eventLoop.makeCompletedFuture {
                 let entry = channel.eventLoop.makePromise(of: Agreement.self)
                 // Does nothing if the handler has told why before.
                 channel.closeFuture.whenComplete { _ in entry.fail(ChannelError.alreadyClosed) }
-                let handler = ClientHandler(title: title, plan: plan, silence: silence, entry: entry)
+                let handler = ClientHandler(title: title, plan: plan, tls: tls, silence: silence, entry: entry)
                 handler.limitHandshake(to: limit, on: channel)
                 try channel.pipeline.syncOperations.addHandler(handler)
                 return Attempt(

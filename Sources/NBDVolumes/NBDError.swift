@@ -1,3 +1,4 @@
+internal import Credentials
 internal import Glibc
 internal import NBDProtocol
 internal import NIOCore
@@ -20,6 +21,10 @@ struct End {
         case .agreed: self.init(.failed, "the connection was ended")
         case .lost where isEntered:
             self.init(.unreachable, "the server closed the connection", advice: "See whether it still runs.")
+        case .violation(.notFixedNewstyle):
+            self.init(
+                .unsupported, "the server speaks too old a form of NBD for TLS",
+                advice: "Only nbd:// and nbd+unix:// are used in clear, over a way you trust.")
         case .lost:
             self.init(
                 .unreachable, "the server closed the connection during the handshake",
@@ -40,11 +45,28 @@ struct End {
         case .unknown:
             self.init(.missing, "the server has no such export\(said)", advice: "'nbdinfo --list' shows those it has.")
         case .tlsRequired:
-            self.init(.unsupported, "the server demands TLS\(said)", advice: NBDExport.withoutTLS)
+            self.init(
+                .forbidden, "the server demands TLS\(said)",
+                advice: "Write nbds:// for nbd://, or nbds+unix:// for nbd+unix://.")
+        case _ where option == .startTLS:
+            // Whoever sits between could say so, too: there is no going on in clear.
+            self.init(
+                .unsupported, "the server refused TLS\(said)",
+                advice: "Have it serve under TLS. Only nbd:// and nbd+unix:// are used in clear, over a way you trust.")
         case .policy: self.init(.forbidden, "the server's policy forbids it\(said)")
         case .shutdown: self.init(.unreachable, "the server is about to stop\(said)")
         default: self.init(.unsupported, "the server refused \(option.name)\(said)")
         }
+    }
+
+    init(_ failure: TLSFailure, advice: String) {
+        let kind: VolumeError.Kind =
+            switch failure.cause {
+            case .untrusted, .expired, .otherName, .refused: .forbidden
+            case .noTLS, .otherVersion: .unsupported
+            case .lost, .other: .unreachable
+            }
+        self.init(kind, "no TLS with the server: \(failure.reason)", advice: advice)
     }
 
     /// What NIO says of a connection, or of the attempt to make one.

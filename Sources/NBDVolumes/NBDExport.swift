@@ -1,3 +1,4 @@
+internal import Credentials
 internal import NBDProtocol
 internal import NIOCore
 internal import Synchronization
@@ -6,7 +7,6 @@ package import Volumes
 /// An export of a server, to be read and written anywhere: over several connections where the server says that a flush
 /// of one is a flush of all (`NBD_FLAG_CAN_MULTI_CONN`), over one otherwise.
 package final class NBDExport: Sendable {
-    static let withoutTLS = "Godwit speaks NBD without TLS so far: use nbd:// or nbd+unix:// over a way you trust."
     /// More gain nothing (nbdcopy(1) has as many).
     private static let mostConnections = 4
     /// What is written where the server can't make zeros by itself.
@@ -25,13 +25,10 @@ package final class NBDExport: Sendable {
     package static func connect(
         to address: NBDAddress, patience: Patience = .standard
     ) async throws(VolumeError) -> NBDExport {
-        guard !address.isUnderTLS else {
-            throw VolumeError(
-                .unsupported, "connect", on: address.text, reason: "it demands TLS", advice: withoutTLS)
-        }
+        let tls = try await ClientHandler.TLS(of: address)
         @Sendable func open(_ limit: Duration) async throws(VolumeError) -> Connection {
             try await Connection.open(
-                address, contexts: [.allocation], limit: limit, silence: patience.silence)
+                address, tls: tls, contexts: [.allocation], limit: limit, silence: patience.silence)
         }
         let first = try await open(patience.handshake)
         let agreement = first.agreement

@@ -2,7 +2,8 @@
 ///
 ///     nbd://HOST[:PORT][/EXPORT]
 ///     nbd+unix:///[EXPORT]?socket=PATH
-///     nbds://…, nbds+unix://…: the same under TLS
+///     nbds://…, nbds+unix://…: the same under TLS; with tls-certificates=FOLDER, tls-verify-peer=false, tls-hostname=NAME
+///     as parameters (libnbd, nbd_connect_uri(3))
 ///
 /// What a URI can't hold as it is stands there as `%` and two hexadecimal digits for each byte (RFC 3986, 2.1).
 package struct NBDAddress: Hashable, Sendable {
@@ -10,6 +11,20 @@ package struct NBDAddress: Hashable, Sendable {
         /// - Parameter host: A name, or an IPv4 or IPv6 address, without brackets.
         case tcp(host: String, port: UInt16)
         case unix(path: String)
+    }
+
+    /// What is said under TLS, and to whom.
+    package struct TLS: Hashable, Sendable {
+        /// The folder of the client's certificates; by default one of libnbd's.
+        package var certificates: String?
+        /// Whether the server has to be who it should be.
+        package var verifiesServer = true
+        /// Whom the server's certificate has to be for; by default the host, of a Unix socket `localhost`.
+        package var hostname: String?
+
+        package init(certificates: String? = nil, verifiesServer: Bool = true, hostname: String? = nil) {
+            (self.certificates, self.verifiesServer, self.hostname) = (certificates, verifiesServer, hostname)
+        }
     }
 
     /// The port that IANA has for NBD.
@@ -20,17 +35,19 @@ package struct NBDAddress: Hashable, Sendable {
     static let longestSocket = 107
     /// Bytes of a host's name. RFC 1035, 2.3.4.
     static let longestHost = 255
+    /// Bytes of a folder's path. `PATH_MAX`, linux/limits.h.
+    static let longestPath = 4095
     /// Bytes of an address: each byte of its names may take three.
-    static let longestText = 3 * (longestExport + longestHost + longestSocket)
+    static let longestText = 3 * (longestExport + 2 * longestHost + longestSocket + longestPath) + 128
 
     package let server: Server
     /// Empty for the server's default.
     package let export: String
-    /// Whether nothing is to be said in clear.
-    package let isUnderTLS: Bool
+    /// Nothing where all is said in clear; otherwise nothing is.
+    package let tls: TLS?
 
-    package init(server: Server, export: String, isUnderTLS: Bool = false) {
-        (self.server, self.export, self.isUnderTLS) = (server, export, isUnderTLS)
+    package init(server: Server, export: String, tls: TLS? = nil) {
+        (self.server, self.export, self.tls) = (server, export, tls)
     }
 
     /// Whether a text is meant to be such an address.
@@ -64,25 +81,29 @@ package struct NBDAddress: Hashable, Sendable {
         guard export.utf8.count <= Self.longestExport else {
             throw refuse("an export's name of more than \(Self.longestExport) bytes")
         }
-        let socket = try Self.socket(in: halves.count == 2 ? halves[1] : "", refuse)
+        var query = Query()
+        for field in (halves.count == 2 ? halves[1] : "").split(separator: "&") { try query.take(field, refuse) }
         switch scheme {
         case .tcp, .tcpUnderTLS:
-            guard socket == nil else { throw refuse("'socket' is for \(Scheme.unix.prefix)") }
+            guard query.socket == nil else { throw refuse("'socket' is for \(Scheme.unix.prefix)") }
             server = try Self.host(parts[0], refuse)
         case .unix, .unixUnderTLS:
             guard parts[0].isEmpty else { throw refuse("a socket of this host has no host's name: three slashes") }
-            guard let socket else { throw refuse("'?socket=PATH' is missing") }
+            guard let socket = query.socket else { throw refuse("'?socket=PATH' is missing") }
             server = .unix(path: socket)
         }
         self.export = export
-        isUnderTLS = scheme.isUnderTLS
+        guard scheme.isUnderTLS || query.tls == TLS() else {
+            throw refuse("'tls-…' is for \(Scheme.tcpUnderTLS.prefix) and \(Scheme.unixUnderTLS.prefix)")
+        }
+        tls = scheme.isUnderTLS ? query.tls : nil
     }
 
     /// Nothing of the text itself is told: where a user's name may stand, a secret may.
     private static func refusal(_ scheme: String, _ why: String) -> VolumeAddress.ParseError {
         .init(
             description: "'\(scheme)://…': \(why); "
-                + "write nbd://HOST[:PORT][/EXPORT] or nbd+unix:///[EXPORT]?socket=PATH")
+                + "write nbd://HOST[:PORT][/EXPORT] or nbd+unix:///[EXPORT]?socket=PATH, under TLS nbds:… for nbd:…")
     }
 
     private static func host(
@@ -98,26 +119,49 @@ package struct NBDAddress: Hashable, Sendable {
         return .tcp(host: String(host), port: port)
     }
 
-    private static func socket(
-        in query: Substring, _ refuse: (String) -> VolumeAddress.ParseError
-    ) throws(VolumeAddress.ParseError) -> String? {
-        var found: String?
-        for field in query.split(separator: "&") {
+    /// The parameters after `?`: each one once.
+    private struct Query {
+        var socket: String?
+        var tls = TLS()
+        private var seen: Set<Substring> = []
+
+        mutating func take(
+            _ field: Substring, _ refuse: (String) -> VolumeAddress.ParseError
+        ) throws(VolumeAddress.ParseError) {
             let pair = field.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            guard pair[0] == "socket" else {
+            let value = pair.count == 2 ? decoded(pair[1]) ?? "" : ""
+            guard seen.insert(pair[0]).inserted else { throw refuse("a parameter is there twice") }
+            switch pair[0] {
+            case "socket":
+                guard !value.isEmpty else { throw refuse("'socket' is one path, and no abstract one") }
+                guard value.utf8.count <= longestSocket else {
+                    throw refuse("a socket's path of more than \(longestSocket) bytes")
+                }
+                socket = value
+            case "tls-certificates":
+                guard !value.isEmpty, value.utf8.count <= longestPath else {
+                    throw refuse("'tls-certificates' is the path of a folder")
+                }
+                tls.certificates = value
+            case "tls-verify-peer":
+                guard let isTrue = ["true": true, "1": true, "false": false, "0": false][value] else {
+                    throw refuse("'tls-verify-peer' is true or false")
+                }
+                tls.verifiesServer = isTrue
+            case "tls-hostname":
+                // What is all digits and dots is an address, and those are held against the connection's own.
+                guard value.wholeMatch(of: /[A-Za-z0-9._-]+/) != nil, value.utf8.count <= longestHost,
+                    value.contains(where: \.isLetter)
+                else { throw refuse("'tls-hostname' is a host's name") }
+                tls.hostname = value
+            default:
                 // A name, if it looks like one: what stands there may be a secret.
                 let isName = pair[0].wholeMatch(of: /[a-z-]{1,24}/) != nil
-                throw refuse("\(isName ? "'\(pair[0])'" : "a parameter") is unknown (known: socket)")
+                throw refuse(
+                    "\(isName ? "'\(pair[0])'" : "a parameter") is unknown "
+                        + "(known: socket, tls-certificates, tls-verify-peer, tls-hostname)")
             }
-            guard found == nil, pair.count == 2, let path = decoded(pair[1]), !path.isEmpty else {
-                throw refuse("'socket' is one path, and no abstract one")
-            }
-            guard path.utf8.count <= longestSocket else {
-                throw refuse("a socket's path of more than \(longestSocket) bytes")
-            }
-            found = path
         }
-        return found
     }
 
     // MARK: RFC 3986
@@ -180,14 +224,22 @@ package struct NBDAddress: Hashable, Sendable {
 
     /// The whole address, as it can be written again.
     package var text: String {
+        var (text, query): (String, [String])
         switch server {
         case .tcp(let host, let port):
-            let scheme: Scheme = isUnderTLS ? .tcpUnderTLS : .tcp
-            return scheme.prefix + (host.contains(":") ? "[\(host)]" : host)
-                + (port == Self.standardPort ? "" : ":\(port)") + (export.isEmpty ? "" : "/" + Self.encoded(export))
+            let scheme: Scheme = tls == nil ? .tcp : .tcpUnderTLS
+            text = scheme.prefix + (host.contains(":") ? "[\(host)]" : host)
+            if port != Self.standardPort { text += ":\(port)" }
+            if !export.isEmpty { text += "/" + Self.encoded(export) }
+            query = []
         case .unix(let path):
-            let scheme: Scheme = isUnderTLS ? .unixUnderTLS : .unix
-            return scheme.prefix + "/" + Self.encoded(export) + "?socket=" + Self.encoded(path)
+            let scheme: Scheme = tls == nil ? .unix : .unixUnderTLS
+            text = scheme.prefix + "/" + Self.encoded(export)
+            query = ["socket=" + Self.encoded(path)]
         }
+        if let folder = tls?.certificates { query.append("tls-certificates=" + Self.encoded(folder)) }
+        if tls?.verifiesServer == false { query.append("tls-verify-peer=false") }
+        if let name = tls?.hostname { query.append("tls-hostname=" + Self.encoded(name)) }
+        return query.isEmpty ? text : text + "?" + query.joined(separator: "&")
     }
 }

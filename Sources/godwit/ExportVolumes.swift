@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import Control
+internal import Credentials
 internal import Foundation
 internal import Mirror
 internal import NBDServer
@@ -22,6 +23,13 @@ struct ExportVolumes: AsyncParsableCommand {
     var listen: String?
     @Option(help: "The name of an export: one for each volume, in their order.") var name: [String] = []
     @Flag(help: "Refuse every write.") var readOnly = false
+    @Option(
+        name: .customLong("tls"),
+        help: ArgumentHelp(
+            "Serve under TLS alone, with ca-cert.pem, server-cert.pem and server-key.pem of this folder; clients have to show a certificate by that CA.",
+            valueName: "folder"))
+    var certificates: String?
+    @Flag(help: "With --tls, let in clients that show no certificate.") var tlsNoVerifyPeer = false
     @Flag(help: "Listen on TCP for other hosts, without TLS: whoever can connect can read and write.") var insecure =
         false
 
@@ -30,13 +38,22 @@ struct ExportVolumes: AsyncParsableCommand {
         for text in addresses { _ = try AddressArgument.explained(text) }
         _ = try names()
         _ = try listenAddress()
+        guard certificates != nil || !tlsNoVerifyPeer else {
+            throw ValidationError("--tls-no-verify-peer says whom --tls lets in: give --tls, too")
+        }
+        guard certificates == nil || !insecure else {
+            throw ValidationError("--tls lets nobody in without TLS, and --insecure everybody: give one of them")
+        }
     }
 
     func run() async throws {
         let interruption = Interruption(then: "clients may miss replies.")
         try await reporting { () async throws(MoveError) in
+            let credentials = try await staged(.target) { () throws(VolumeError) in try await loadCredentials() }
             let exports = try await open()
-            let server = ExportServer(exports, isInsecureAllowed: insecure) { tell("godwit: \($0)") }
+            let server = ExportServer(exports, credentials: credentials, isInsecureAllowed: insecure) {
+                tell("godwit: \($0)")
+            }
             do throws(MoveError) {
                 try await staged(.target) { () throws(VolumeError) in
                     try await server.serve(at: try place()) { offers in
@@ -99,6 +116,11 @@ struct ExportVolumes: AsyncParsableCommand {
     }
 
     // MARK: Names and places
+
+    private func loadCredentials() async throws(VolumeError) -> ServerCredentials? {
+        guard let certificates else { return nil }
+        return try await ServerCredentials.load(from: certificates, verifiesClients: !tlsNoVerifyPeer)
+    }
 
     private func names() throws -> [String] {
         guard name.isEmpty || name.count == addresses.count else {

@@ -19,12 +19,13 @@ struct ArchitectureTests {
         "Sockets": ["Volumes"],
         "Control": ["Sockets", "Volumes"],
         "NBDProtocol": ["Volumes"],
-        "NBDServer": ["NBDProtocol", "Sockets", "Volumes"],
-        "NBDVolumes": ["NBDProtocol", "Volumes"],
+        "Credentials": ["Volumes"],
+        "NBDServer": ["Credentials", "NBDProtocol", "Sockets", "Volumes"],
+        "NBDVolumes": ["Credentials", "NBDProtocol", "Volumes"],
         "Mirror": ["Convergence", "Cutover", "DirtyMap", "Volumes"],
         "godwit": [
-            "CCeph", "Capacity", "Control", "Convergence", "Cutover", "DirtyMap", "FileVolumes", "Guest", "Mirror",
-            "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Sockets", "Volumes",
+            "CCeph", "Capacity", "Control", "Convergence", "Credentials", "Cutover", "DirtyMap", "FileVolumes", "Guest",
+            "Mirror", "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Sockets", "Volumes",
         ],
     ]
 
@@ -115,7 +116,7 @@ struct ArchitectureTests {
         // Each room comes after all that it may use.
         let order = [
             "CCeph", "Volumes", "Capacity", "DirtyMap", "FileVolumes", "RBDVolumes", "Convergence", "Cutover", "Guest",
-            "Sockets", "Control", "NBDProtocol", "NBDServer", "NBDVolumes", "Mirror", "godwit",
+            "Sockets", "Control", "NBDProtocol", "Credentials", "NBDServer", "NBDVolumes", "Mirror", "godwit",
         ]
         for (room, used) in Self.edges {
             for other in used { #expect(order.firstIndex(of: other)! < order.firstIndex(of: room)!) }

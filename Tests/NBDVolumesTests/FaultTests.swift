@@ -251,14 +251,8 @@ struct FaultTests {
         var script = FakeServer.Script()
         script.policy = ServerPolicy(tls: .required)
         let error = try await failure(script)
-        #expect(error?.kind == .unsupported)
-        #expect(error?.advice?.contains("without TLS so far") == true)
-        await #expect {
-            _ = try await NBDExport.connect(to: try NBDAddress("nbds://localhost/x"))
-        } throws: { error in
-            (error as? VolumeError)?.kind == .unsupported
-                && (error as? VolumeError)?.advice == NBDExport.withoutTLS
-        }
+        #expect(error?.kind == .forbidden)
+        #expect(error?.advice?.contains("nbds+unix://") == true)
     }
 
     @Test func `nobody listens, or nothing is there`() async throws {

@@ -25,8 +25,18 @@ struct NBDAddressTests {
         ("nbd://h/%e2%98%83", tcp("h", 10809, "☃")), ("nbd://h/a+b@c:d", tcp("h", 10809, "a+b@c:d")),
         ("nbd+unix://?socket=/run/a%20b", unix("/run/a b")), ("nbd+unix:///?socket=/s%26t", unix("/s&t")),
         ("nbd+unix:////x?socket=/s=t", unix("/s=t", "/x")),
-        ("nbds://h/x", NBDAddress(server: .tcp(host: "h", port: 10809), export: "x", isUnderTLS: true)),
-        ("nbds+unix:///x?socket=/s", NBDAddress(server: .unix(path: "/s"), export: "x", isUnderTLS: true)),
+        ("nbds://h/x", NBDAddress(server: .tcp(host: "h", port: 10809), export: "x", tls: .init())),
+        ("nbds+unix:///x?socket=/s", NBDAddress(server: .unix(path: "/s"), export: "x", tls: .init())),
+        (
+            "nbds://h/?tls-certificates=/etc/a%20b&tls-hostname=disk-1.example",
+            NBDAddress(
+                server: .tcp(host: "h", port: 10809), export: "",
+                tls: .init(certificates: "/etc/a b", hostname: "disk-1.example"))
+        ),
+        (
+            "nbds+unix:///x?tls-verify-peer=0&socket=/s",
+            NBDAddress(server: .unix(path: "/s"), export: "x", tls: .init(verifiesServer: false))
+        ),
     ]
 
     @Test(arguments: forms)
@@ -52,7 +62,14 @@ struct NBDAddressTests {
         ("nbd://h/%zz", "no UTF-8"), ("nbd://h/%00", "NUL"), ("nbd://h/%ff", "no UTF-8"), ("nbd://h/%+1", "no UTF-8"),
         ("nbd://h/x?socket=/s", "'socket' is for"), ("nbd://h/x?tls-type=psk", "'tls-type' is unknown"),
         ("nbd+unix:///x", "'?socket=PATH' is missing"), ("nbd+unix:///x?socket=", "one path"),
-        ("nbd+unix:///x?socket", "one path"), ("nbd+unix:///x?socket=a&socket=b", "one path"),
+        ("nbd+unix:///x?socket", "one path"), ("nbd+unix:///x?socket=a&socket=b", "twice"),
+        ("nbds://h/x?tls-certificates=", "path of a folder"), ("nbds://h/x?tls-certificates=/a%00", "path of a folder"),
+        ("nbds://h/x?tls-certificates=/" + String(repeating: "a", count: 4095), "path of a folder"),
+        ("nbds://h/x?tls-verify-peer=maybe", "true or false"), ("nbds://h/x?tls-verify-peer", "true or false"),
+        ("nbds://h/x?tls-hostname=10.0.0.1", "host's name"), ("nbds://h/x?tls-hostname=a/b", "host's name"),
+        ("nbds://h/x?tls-verify-peer=0&tls-verify-peer=1", "twice"), ("nbds://h/x?tls-psk-file=/x", "is unknown"),
+        ("nbd://h/x?tls-verify-peer=false", "'tls-…' is for nbds"),
+        ("nbd+unix:///x?socket=/s&tls-hostname=h", "'tls-…' is for nbds"),
         ("nbd+unix:///x?socket=%00a", "abstract"), ("nbd+unix:///x?sockets=a", "'sockets' is unknown"),
         ("nbd+unix://h/x?socket=/s", "three slashes"),
         ("nbd+unix:///x?socket=/" + String(repeating: "s", count: 107), "more than 107 bytes"),
@@ -100,7 +117,10 @@ struct NBDAddressTests {
             }
             return name
         }
-        let address = NBDAddress(server: .unix(path: name(1)), export: name(0), isUnderTLS: .random(using: &random))
+        let isUnderTLS = Bool.random(using: &random)
+        let address = NBDAddress(
+            server: .unix(path: name(1)), export: name(0),
+            tls: isUnderTLS ? .init(certificates: name(1), verifiesServer: .random(using: &random)) : nil)
         let again = try NBDAddress(address.text)
         #expect(again == address, "seed \(seed): \(address.text)")
         #expect(again.export.utf8.elementsEqual(address.export.utf8), "seed \(seed)")
@@ -109,7 +129,10 @@ struct NBDAddressTests {
     @Test(arguments: 1...300 as ClosedRange<UInt64>)
     func `any text at all is an address or is refused, and what is read can be written`(seed: UInt64) {
         var random = SplitMix64(seed: seed)
-        let parts = ["h", ":", "7", "/", "%", "2", "e", "[", "]", "::1", "?", "socket=", "&", "@", "=", "é", "\0", "#"]
+        let parts = [
+            "h", ":", "7", "/", "%", "2", "e", "[", "]", "::1", "?", "socket=", "&", "@", "=", "é", "\0", "#",
+            "tls-hostname=",
+        ]
         var text = ["nbd://", "nbds://", "nbd+unix://", "nbd+unix:///?socket=/s"].randomElement(using: &random)!
         for _ in 0..<Int.random(in: 0...10, using: &random) { text += parts.randomElement(using: &random)! }
         guard let address = try? NBDAddress(text) else { return }
