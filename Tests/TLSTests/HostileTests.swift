@@ -25,13 +25,11 @@ private enum Words {
 struct HostileClientTests {
     /// Runs a bad client beside a good one.
     private func against(
-        _ notice: String, limits: (inout ServerLimits) -> Void = { _ in },
-        _ body: @escaping @Sendable (Raw) throws -> Void
+        _ notice: String, _ body: @escaping @Sendable (Raw) throws -> Void
     ) async throws {
-        var site = try await Site.strict()
-        limits(&site.limits)
+        let site = try await Site.strict()
         let good = try Authority.shared.get().copy(of: "client")
-        try await site.serve { [site] _ in
+        try await site.serve { _ in
             let export = try await NBDExport.connect(to: site.address(good))
             try await onThread {
                 let raw = try Raw(connectingTo: site.socket)
@@ -71,14 +69,19 @@ struct HostileClientTests {
     }
 
     @Test func `who stalls in the handshake is dropped in time`() async throws {
-        try await against("no handshake within") {
-            // The good client has as long.
-            $0.handshake = .seconds(3)
-        } _: { raw in
-            try raw.send(Words.startTLS)
-            #expect(try raw.receive(Words.ack.count) == Words.ack)
-            // The first bytes of a record that never ends.
-            try raw.send(hex("16 0301 0200 01"))
+        var site = try await Site.strict()
+        site.limits.handshake = .seconds(2)
+        try await site.serve { [site] _ in
+            try await onThread {
+                let raw = try Raw(connectingTo: site.socket)
+                _ = try raw.receive(Words.greeting.count)
+                try raw.send(Words.clientFlags + Words.startTLS)
+                #expect(try raw.receive(Words.ack.count) == Words.ack)
+                // The first bytes of a record that never ends.
+                try raw.send(hex("16 0301 0200 01"))
+                try raw.waitForEnd()
+            }
+            try await site.notices.expect("no handshake within")
         }
     }
 
@@ -171,7 +174,7 @@ struct HostileServerTests {
     }
 
     @Test func `a server that stalls in the handshake is left in time`() async throws {
-        let patience = Patience(handshake: .seconds(1), silence: .seconds(20), another: .seconds(1))
+        let patience = Patience(handshake: .seconds(4), silence: .seconds(20), another: .seconds(1))
         try await expect(.unreachable, "no end of the handshake", patience: patience) { raw in
             try raw.send(Words.ack)
             try raw.waitForEnd()
