@@ -26,6 +26,9 @@ let package = Package(
     targets: [
         .target(name: "Volumes", swiftSettings: strict),
         .target(name: "Capacity", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(name: "CChecksum"),
+        .target(name: "Checksums", dependencies: ["CChecksum", "Volumes"], swiftSettings: strict),
+        .target(name: "CLZ4", linkerSettings: [.linkedLibrary("lz4")]),
         .target(name: "DirtyMap", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "FileVolumes", dependencies: ["Volumes"], cSettings: gnu, swiftSettings: strict),
         .target(
@@ -35,7 +38,9 @@ let package = Package(
             linkerSettings: [.linkedLibrary("rados"), .linkedLibrary("rbd")]),
         .target(
             name: "RBDVolumes",
-            dependencies: ["Capacity", "CCeph", "Volumes", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: [
+                "Capacity", "CCeph", "Checksums", "Volumes", .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: strict),
         .target(name: "Convergence", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "Cutover", dependencies: ["Volumes"], swiftSettings: strict),
@@ -83,12 +88,34 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
-            name: "Mirror", dependencies: ["Convergence", "Cutover", "DirtyMap", "Volumes"], swiftSettings: strict),
+            name: "Relay",
+            dependencies: [
+                "Checksums", "CLZ4", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "RelayServer",
+            dependencies: [
+                "Checksums", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "RemoteVolumes",
+            dependencies: [
+                "Checksums", "NBDProtocol", "NBDVolumes", "Relay", "Sockets", "Volumes",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Mirror", dependencies: ["Checksums", "Convergence", "Cutover", "DirtyMap", "Volumes"],
+            swiftSettings: strict),
         .executableTarget(
             name: "godwit",
             dependencies: [
                 "Capacity", "Control", "Convergence", "Credentials", "Cutover", "FileVolumes", "Guest", "Mirror",
-                "NBDServer", "NBDVolumes", "RBDVolumes", "Volumes",
+                "NBDServer", "NBDVolumes", "RBDVolumes", "RelayServer", "RemoteVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -97,6 +124,22 @@ let package = Package(
             name: "FileVolumesTests", dependencies: ["Conformance", "FileVolumes", "Volumes"], cSettings: gnu,
             swiftSettings: strict),
         .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
+        .testTarget(
+            name: "ChecksumsTests", dependencies: ["CChecksum", "Checksums", "Conformance", "Volumes"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "RelayTests",
+            dependencies: [
+                "Conformance", "NBDProtocol", "Relay", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "RemoteVolumesTests",
+            dependencies: [
+                "Conformance", "FileVolumes", "Mirror", "NBDServer", "Relay", "RelayServer", "RemoteVolumes", "Volumes",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "VolumesTests", dependencies: ["Conformance", "Volumes"], swiftSettings: strict),
         .testTarget(
             name: "DirtyMapTests", dependencies: ["Conformance", "DirtyMap", "Volumes"], swiftSettings: strict),

@@ -1,3 +1,4 @@
+internal import Checksums
 internal import DirtyMap
 internal import Synchronization
 package import Volumes
@@ -117,7 +118,14 @@ package struct Verification: Sendable {
         if let shorter = try await source.comparison(of: ours, with: target, at: theirs) { return shorter }
         let left = try await source.open(ours)
         do throws(VolumeError) {
-            return ReadComparison(left: left, right: try await target.open(theirs))
+            let right = try await target.open(theirs)
+            if let far = right as? any DigestingReader {
+                return DigestComparison(near: left, far: far, isFarOurs: false)
+            }
+            if let far = left as? any DigestingReader {
+                return DigestComparison(near: right, far: far, isFarOurs: true)
+            }
+            return ReadComparison(left: left, right: right)
         } catch {
             await left.close()
             throw error

@@ -44,6 +44,9 @@ extension ClientSession {
         switch (last, plan.purpose) {
         case (nil, _) where plan.tls == .required: next = .startTLS
         case (nil, .list), (.startTLS, .list): next = .list
+        case (nil, .relay(let offer)), (.startTLS, .relay(let offer)):
+            next = .relay
+            data = offer
         case (nil, _) where plan.wantsExtendedHeaders, (.startTLS, _) where plan.wantsExtendedHeaders:
             next = .extendedHeaders
         case (nil, _) where plan.wantsStructuredReplies, (.startTLS, _) where plan.wantsStructuredReplies,
@@ -57,7 +60,7 @@ extension ClientSession {
                 next = .go
                 data = ExportRequest(name: name, wishes: [.blockSize]).data
             }
-        case (_, .list): preconditionFailure("nothing is asked after a list")
+        case (_, .list), (_, .relay): preconditionFailure("nothing is asked after it")
         }
         state = .optionReply(to: next)
         return OptionHeader.option(next, data: data)
@@ -80,6 +83,7 @@ extension ClientSession {
         case .server where option == .list: most = 4 + 2 * Bounds.string
         case .info where option == .go: most = 2 + Bounds.string
         case .metaContext where option == .setMetaContext: most = 4 + Bounds.string
+        case .relay where option == .relay: most = Bounds.string
         case let type where type.isError: most = Bounds.string
         default: throw .unexpected("a reply of type \(header.type.rawValue) to \(option.name)")
         }
@@ -101,6 +105,7 @@ extension ClientSession {
             told.exports.append(export)
         case .info: try take(&data)
         case .metaContext: try takeContext(&data)
+        case .relay: told.grant = data
         default: return .step(refused(option, header.type, String(buffer: data)))
         }
         state = .optionReply(to: option)
@@ -150,6 +155,10 @@ extension ClientSession {
             told.exports = []
             state = .closed
             return .listed(exports, last: OptionHeader.option(.abort))
+        case .relay:
+            guard let grant = told.grant else { throw .malformed("a relay was granted without a word") }
+            state = .closed
+            return .relayed(grant)
         case .go:
             guard let (size, flags) = told.export else { throw .malformed("NBD_OPT_GO without NBD_INFO_EXPORT") }
             return try enter(size: size, flags: flags)

@@ -8,6 +8,8 @@ package struct ClientPlan: Sendable, Equatable {
         case list
         /// To use the export of that name; empty means the server's default.
         case enter(String)
+        /// To leave NBD by `OptionType.relay`, with this data.
+        case relay(ByteBuffer)
     }
 
     /// There is no "if it can be had": who sits between would only have to say that it can't.
@@ -70,6 +72,8 @@ package struct ClientSession: Sendable {
         case startTLS
         /// The server's exports. Send these bytes, and close.
         case listed([ListedExport], last: ByteBuffer)
+        /// The server grants a relay, with this data. What follows isn't NBD's: this session is over, and takes none of it.
+        case relayed(ByteBuffer)
         /// The export can be used: `request`.
         case entered(Agreement)
         /// Bytes of a read, from `offset` of the export on. A slice of what was received: copy them before the call
@@ -150,6 +154,7 @@ package struct ClientSession: Sendable {
         var export: (size: UInt64, flags: TransmissionFlags)?
         var blockSizes = BlockSizes.standard
         var information = 0
+        var grant: ByteBuffer?
     }
 
     package init(_ plan: ClientPlan, limits: ClientLimits = ClientLimits()) {

@@ -20,6 +20,9 @@ package enum OptionType: UInt32, Sendable, CaseIterable {
     case setMetaContext = 10
     /// `NBD_OPT_EXTENDED_HEADERS`, extension EXTENDED_HEADERS.
     case extendedHeaders = 11
+    /// Godwit's own, "GODW": a move to another Godwit (Docs/Protocol.md). The specification leaves no numbers for private
+    /// use; those of registered options are small, and whoever doesn't know one says `NBD_REP_ERR_UNSUP`.
+    case relay = 0x474f_4457
 
     /// As the specification calls it.
     package var name: String {
@@ -34,6 +37,7 @@ package enum OptionType: UInt32, Sendable, CaseIterable {
         case .listMetaContext: "NBD_OPT_LIST_META_CONTEXT"
         case .setMetaContext: "NBD_OPT_SET_META_CONTEXT"
         case .extendedHeaders: "NBD_OPT_EXTENDED_HEADERS"
+        case .relay: "Godwit's relay option"
         }
     }
 }
@@ -52,6 +56,8 @@ package struct OptionReplyType: RawRepresentable, Sendable, Hashable {
     package static let info = Self(rawValue: 3)
     /// `NBD_REP_META_CONTEXT`
     package static let metaContext = Self(rawValue: 4)
+    /// Godwit's own: what the server grants, before the `NBD_REP_ACK` to `OptionType.relay`.
+    package static let relay = Self(rawValue: OptionType.relay.rawValue)
     /// `NBD_REP_ERR_UNSUP`
     package static let unsupported = Self(error: 1)
     /// `NBD_REP_ERR_POLICY`

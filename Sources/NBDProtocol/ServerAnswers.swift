@@ -1,4 +1,4 @@
-internal import NIOCore
+package import NIOCore
 internal import Volumes
 
 // What the session says to the client once it knows which exports there are. NBD protocol, "Option reply types".
@@ -38,6 +38,29 @@ extension ServerSession {
             }
             return refuse(search, .tlsRequired, "the export is used under TLS only")
         }
+    }
+
+    /// The answer to `Step.relay`: granted, with what the client is told of it.
+    /// - Parameter grant: At most 4096 bytes.
+    package mutating func grantRelay(_ grant: ByteBuffer) -> Step {
+        guard state == .granting else { preconditionFailure("no relay was asked for") }
+        precondition(grant.readableBytes <= Bounds.string, "no client takes more")
+        var bytes = ByteBuffer()
+        bytes.writeOptionReply(to: OptionType.relay.rawValue, .relay, data: grant)
+        bytes.writeOptionReply(to: OptionType.relay.rawValue, .ack)
+        _ = end(.agreed)
+        return .relayed(bytes)
+    }
+
+    /// The answer to `Step.relay`: refused, and the client may go on with other options.
+    /// - Parameter type: An error's.
+    package mutating func refuseRelay(_ type: OptionReplyType, _ message: String) -> Step {
+        guard state == .granting else { preconditionFailure("no relay was asked for") }
+        precondition(type.isError, "it is refused")
+        state = .option
+        var bytes = ByteBuffer()
+        bytes.writeOptionError(to: OptionType.relay.rawValue, type, message)
+        return .send(bytes)
     }
 
     private mutating func refuse(_ search: Search, _ type: OptionReplyType, _ message: String) -> Step {

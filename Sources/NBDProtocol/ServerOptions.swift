@@ -107,6 +107,8 @@ extension ServerSession {
         if isShuttingDown, type != .exportName { return .error(.shutdown, "the server is about to stop") }
         switch type {
         case nil: return .error(.unsupported, "no option \(header.type)")
+        case .relay where !policy.offersRelay || !clientFlags.contains(.fixedNewstyle):
+            return .error(.unsupported, "no option \(header.type)")
         case .abort: return .farewell
         case .exportName:
             guard header.length <= Bounds.string else {
@@ -115,7 +117,7 @@ extension ServerSession {
             return nil
         case .list, .startTLS, .structuredReply, .extendedHeaders:
             return header.length == 0 ? nil : .error(.invalid, "the option has no data")
-        case .info, .go, .listMetaContext, .setMetaContext:
+        case .info, .go, .listMetaContext, .setMetaContext, .relay:
             return header.length <= Bounds.option
                 ? nil : .error(.tooBig, "at most \(Bounds.option) bytes of data are taken")
         }
@@ -175,6 +177,9 @@ extension ServerSession {
             }
             return ask(type == .go ? .go(request) : .info(request))
         case .listMetaContext, .setMetaContext: return takeContextQueries(type, &data)
+        case .relay:
+            state = .granting
+            return .step(.relay(data))
         }
     }
 

@@ -17,14 +17,18 @@ package struct ServerPolicy: Sendable, Equatable {
     package var showsExports: Bool
     package var offersStructuredReplies: Bool
     package var offersExtendedHeaders: Bool
+    /// Whether `OptionType.relay` is known.
+    package var offersRelay: Bool
 
     package init(
-        tls: TLS, showsExports: Bool = true, offersStructuredReplies: Bool = true, offersExtendedHeaders: Bool = true
+        tls: TLS, showsExports: Bool = true, offersStructuredReplies: Bool = true, offersExtendedHeaders: Bool = true,
+        offersRelay: Bool = false
     ) {
         self.tls = tls
         self.showsExports = showsExports
         self.offersStructuredReplies = offersStructuredReplies
         self.offersExtendedHeaders = offersExtendedHeaders
+        self.offersRelay = offersRelay
     }
 }
 
@@ -46,6 +50,10 @@ package struct ServerSession: Sendable {
         case list
         /// What is that export? `answer` is the answer.
         case find(ExportQuestion)
+        /// `OptionType.relay` came with this data. Is it granted? `answer` is the answer.
+        case relay(ByteBuffer)
+        /// Send this; what follows isn't NBD's: this session is over, and takes none of it.
+        case relayed(ByteBuffer)
         /// Send this; what follows are requests.
         case enter(Agreement, ByteBuffer)
         /// Carry it out, and reply by a `ReplyEncoder`.
@@ -83,6 +91,7 @@ package struct ServerSession: Sendable {
         case upgrading
         case listing
         case finding(Search)
+        case granting
         case request
         case payload(remaining: Int)
         /// `NBD_CMD_BLOCK_STATUS` with a list of contexts.
@@ -177,7 +186,7 @@ package struct ServerSession: Sendable {
         case .upgrading:
             guard input.readableBytes == 0 else { throw .clearAfterStartTLS }
             return .wait
-        case .listing, .finding: return .wait
+        case .listing, .finding, .granting: return .wait
         case .request: return try takeRequest(&input)
         case .payload(let remaining): return takePayload(remaining, &input)
         case .contexts(let header): return takeContexts(header, &input)

@@ -129,6 +129,7 @@ final class Connection: ChannelInboundHandler {
         case .startTLS(let bytes):
             post(bytes)
             startTLS()
+        case .relay, .relayed: preconditionFailure("no relay is offered")
         case .list: take(session.exports(exports.listed))
         case .find(let question):
             take(session.answer(exports.named(question.name).map { .found($0.info) } ?? .missing))

@@ -1,7 +1,7 @@
 package import Credentials
 internal import Glibc
 internal import NBDProtocol
-internal import NIOCore
+package import NIOCore
 internal import NIOPosix
 internal import Sockets
 package import Volumes
@@ -41,9 +41,14 @@ package struct ExportServer: Sendable {
     package nonisolated(nonsending) func serve<Value>(
         at address: ListenAddress, _ body: nonisolated(nonsending) ([Offer]) async -> Value
     ) async throws(VolumeError) -> Value {
+        let (exports, credentials, limits) = (exports, credentials, limits)
+        let connections = Connections(limit: limits.connections, notice: notice)
         let listener = try await Listener(
-            at: address, isInsecureAllowed: isInsecureAllowed, exports, credentials, limits, notice)
-        let port = listener.channel.localAddress?.port
+            at: address, isUnderTLS: credentials != nil, isInsecureAllowed: isInsecureAllowed
+        ) { loop in
+            Connection(exports, credentials, limits: limits, among: connections, on: loop)
+        }
+        let port = listener.port
         let value = await body(
             exports.all.map {
                 Offer(
@@ -51,29 +56,35 @@ package struct ExportServer: Sendable {
                     uri: address.uri(ofExport: $0.name, port: port, isUnderTLS: credentials != nil))
             })
         await listener.close()
+        await connections.end()
         for export in exports.all where export.disk.isWritable { try await export.disk.flush() }
         return value
     }
 }
 
-/// The listening socket and what it lets in.
-private struct Listener: Sendable {
+/// A listening socket, which makes a connection of each that it lets in.
+package struct Listener: Sendable {
     /// How many may wait to be let in; the kernel takes no more than `net.core.somaxconn`.
     private static let backlog: Int32 = 128
 
     /// A write of 256 KiB, as copying programs send it, comes in one piece.
     private static let receiving = AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 1 << 16, maximum: 1 << 19)
 
-    let channel: any Channel
+    private let channel: any Channel
     private let name: SocketName?
-    private let connections: Connections
 
-    init(
-        at address: ListenAddress, isInsecureAllowed: Bool, _ exports: Exports, _ credentials: ServerCredentials?,
-        _ limits: ServerLimits, _ notice: @escaping @Sendable (String) -> Void
+    /// The port that is listened on.
+    package var port: Int? { channel.localAddress?.port }
+
+    /// - Parameters:
+    ///   - isUnderTLS: Whether `newConnection` lets nobody in without it.
+    ///   - isInsecureAllowed: Whether others than this host's users may connect without TLS.
+    ///   - newConnection: Makes what serves a client, on the event loop that is to be its own. It asks for what it reads
+    ///     (`ChannelHandlerContext.read`), and is told of the end of the client's input.
+    package init(
+        at address: ListenAddress, isUnderTLS: Bool, isInsecureAllowed: Bool,
+        newConnection: @escaping @Sendable (any EventLoop) -> any ChannelHandler
     ) async throws(VolumeError) {
-        let connections = Connections(limit: limits.connections, notice: notice)
-        self.connections = connections
         let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -88,8 +99,7 @@ private struct Listener: Sendable {
             .childChannelInitializer { channel in
                 let loop = channel.eventLoop
                 return loop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(
-                        Connection(exports, credentials, limits: limits, among: connections, on: loop))
+                    try channel.pipeline.syncOperations.addHandler(newConnection(loop))
                 }
             }
         switch address {
@@ -105,7 +115,7 @@ private struct Listener: Sendable {
             }
         case .tcp(let host, let port):
             let found = try await SocketAddress.resolving(host: host, port: port)
-            guard found.isLoopback || credentials != nil || isInsecureAllowed else {
+            guard found.isLoopback || isUnderTLS || isInsecureAllowed else {
                 throw VolumeError(
                     .forbidden, "listen", on: "\(host):\(port)",
                     reason: "others than this host's users could read and write, without TLS",
@@ -153,10 +163,9 @@ private struct Listener: Sendable {
         }
     }
 
-    /// Takes the name away at once, so that nobody comes any more; then all connections end.
-    func close() async {
+    /// Takes the name away at once, so that nobody comes any more. The connections go on.
+    package func close() async {
         name?.remove()
         try? await channel.close().get()
-        await connections.end()
     }
 }

@@ -45,10 +45,10 @@ extension ListenAddress {
         switch self {
         case .unix(let path):
             let whole = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
-            return "\(scheme)+unix:///\(NBDAddress.encoded(name, keepsSlashes: false))?socket=\(NBDAddress.encoded(whole))"
+            return "\(scheme)+unix:///\(NBDAddress.encoded(name, keeping: ""))?socket=\(NBDAddress.encoded(whole))"
         case .tcp(let host, let given):
             let host = host.isEmpty ? "localhost" : host.contains(":") ? "[\(host)]" : host
-            return "\(scheme)://\(host):\(port ?? given)/\(NBDAddress.encoded(name, keepsSlashes: false))"
+            return "\(scheme)://\(host):\(port ?? given)/\(NBDAddress.encoded(name, keeping: ""))"
         }
     }
 }

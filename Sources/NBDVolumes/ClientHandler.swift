@@ -138,7 +138,7 @@ final class ClientHandler: ChannelInboundHandler {
             context.writeAndFlush(wrapOutboundOut(closing.last), promise: nil)
             context.close(promise: nil)
         case .startTLS: startTLS(context)
-        case .listed: preconditionFailure("it wasn't planned")
+        case .listed, .relayed: preconditionFailure("it wasn't planned")
         }
     }
 

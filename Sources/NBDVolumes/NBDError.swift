@@ -1,22 +1,22 @@
 internal import Credentials
 internal import Glibc
-internal import NBDProtocol
+package import NBDProtocol
 internal import NIOCore
 internal import NIOPosix
-internal import Volumes
+package import Volumes
 
 /// Why a connection can't be used any more.
-struct End {
+package struct End: Sendable {
     let kind: VolumeError.Kind
     let reason: String
     let advice: String?
 
-    init(_ kind: VolumeError.Kind, _ reason: String, advice: String? = nil) {
+    package init(_ kind: VolumeError.Kind, _ reason: String, advice: String? = nil) {
         (self.kind, self.reason, self.advice) = (kind, reason, advice)
     }
 
     /// - Parameter isEntered: Whether the handshake had come to its end.
-    init(_ closing: ClientSession.Closing.Reason, isEntered: Bool) {
+    package init(_ closing: ClientSession.Closing.Reason, isEntered: Bool) {
         switch closing {
         case .agreed: self.init(.failed, "the connection was ended")
         case .lost where isEntered:
@@ -70,7 +70,7 @@ struct End {
     }
 
     /// What NIO says of a connection, or of the attempt to make one.
-    init(_ error: any Error) {
+    package init(_ error: any Error) {
         switch error {
         case let error as NIOConnectionError:
             if let first = error.connectionErrors.first {
@@ -98,7 +98,7 @@ struct End {
         }
     }
 
-    func error(_ operation: String, on object: String) -> VolumeError {
+    package func error(_ operation: String, on object: String) -> VolumeError {
         VolumeError(kind, operation, on: object, reason: reason, advice: advice)
     }
 }

@@ -1,3 +1,4 @@
+internal import Checksums
 internal import Volumes
 
 /// Whether the next object is likely to be full of data, going by those before it: then it is worth asking its OSD,

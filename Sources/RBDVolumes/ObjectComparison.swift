@@ -1,3 +1,4 @@
+internal import Checksums
 internal import CCeph
 internal import Volumes
 

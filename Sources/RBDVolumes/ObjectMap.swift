@@ -1,3 +1,5 @@
+internal import Checksums
+
 /// An RBD object map: for each object of an image whether it exists, in two bits.
 ///
 /// The bytes are those that librbd keeps in `rbd_object_map.ID` (common/bit_vector.hpp, `BitVector<2>`):

@@ -208,11 +208,11 @@ package struct NBDAddress: Hashable, Sendable {
         }
     }
 
-    /// - Parameter keepsSlashes: Whether '/' stands for itself, as in a path.
-    package static func encoded(_ name: String, keepsSlashes: Bool = true) -> String {
+    /// - Parameter others: What stands for itself besides, as '/' does in a path.
+    package static func encoded(_ name: String, keeping others: String = "/") -> String {
         var text = ""
         for byte in name.utf8 {
-            if isUnreserved(byte) || (keepsSlashes && byte == UInt8(ascii: "/")) {
+            if isUnreserved(byte) || others.utf8.contains(byte) {
                 text.unicodeScalars.append(Unicode.Scalar(byte))
             } else {
                 let digits = String(byte, radix: 16, uppercase: true)

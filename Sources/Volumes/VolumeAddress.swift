@@ -2,6 +2,7 @@
 ///
 ///     rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:conf=PATH][:id=NAME][:keyring=PATH]
 ///     nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH
+///     godwit://HOST[:PORT]/TARGET, godwit+unix:///TARGET?socket=PATH
 ///     file:PATH, or a plain path
 ///
 /// The `rbd:` form is QEMU's (block/rbd.c, "rbd:poolname/devicename"): a backslash takes the meaning from the
@@ -9,6 +10,7 @@
 package enum VolumeAddress: Hashable, Sendable {
     case rbd(RBDAddress)
     case nbd(NBDAddress)
+    case relay(RelayAddress)
     case file(path: String)
 
     package struct ParseError: Error, CustomStringConvertible {
@@ -20,13 +22,16 @@ package enum VolumeAddress: Hashable, Sendable {
             self = .rbd(try RBDAddress(text))
         } else if NBDAddress.isMeant(by: text) {
             self = .nbd(try NBDAddress(text))
+        } else if RelayAddress.isMeant(by: text) {
+            self = .relay(try RelayAddress(text))
         } else {
             let path = text.hasPrefix("file:") ? String(text.dropFirst("file:".count)) : text
             guard !path.isEmpty, !path.utf8.contains(0) else {
                 throw ParseError(
                     description: "'\(text)' names no volume; write rbd:POOL/IMAGE, nbd://HOST/EXPORT or a file's path")
             }
-            if let scheme = path.firstMatch(of: /^(nbd|nbds|nbd\+unix|http|https|ssh|iscsi):/), !text.hasPrefix("file:")
+            if let scheme = path.firstMatch(of: /^(nbd|nbds|nbd\+unix|godwits?|godwits?\+unix|http|https|ssh|iscsi):/),
+                !text.hasPrefix("file:")
             {
                 throw ParseError(
                     description: "'\(text)': volumes of the kind '\(scheme.1)' are not served; "
@@ -237,6 +242,7 @@ extension VolumeAddress {
         switch self {
         case .rbd(let address): address.text
         case .nbd(let address): address.text
+        case .relay(let address): address.text
         case .file(let path): "file:" + path
         }
     }

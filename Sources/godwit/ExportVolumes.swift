@@ -144,6 +144,7 @@ struct ExportVolumes: AsyncParsableCommand {
             switch AddressArgument(argument: text)?.address {
             case .rbd(let address): address.image + (address.snapshot.map { "@" + $0 } ?? "")
             case .nbd(let address): address.export
+            case .relay(let address): address.target
             case .file(let path): String(path.split(separator: "/").last ?? "/")
             case nil: text
             }

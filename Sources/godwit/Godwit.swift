@@ -30,7 +30,8 @@ struct Godwit: AsyncParsableCommand {
         discussion: """
             A volume is written rbd:POOL/[NAMESPACE/]IMAGE[:conf=PATH][:id=NAME][:keyring=PATH], as a file's path \
             (file:PATH), or as an export of an NBD server: nbd://HOST[:PORT][/EXPORT], \
-            nbd+unix:///[EXPORT]?socket=PATH. Each end names its own cluster; by default CEPH_CONF, CEPH_ARGS, \
+            nbd+unix:///[EXPORT]?socket=PATH. A target at another host, where 'godwit receive' runs, is written \
+            godwit://HOST[:PORT]/rbd:POOL/IMAGE. Each end names its own cluster; by default CEPH_CONF, CEPH_ARGS, \
             /etc/ceph/ceph.conf and client.admin hold.
 
             EXAMPLES
@@ -40,6 +41,7 @@ struct Godwit: AsyncParsableCommand {
               godwit map rbd:fast/v --from-snap monday           what changed since monday
               godwit capacity rbd:fast                           what the images of a pool really take
               godwit export rbd:fast/v@monday --read-only        serve a snapshot by NBD, and print its URI
+              godwit receive --listen unix:/run/r.sock --allow rbd:slow   take volumes from other Godwits
               godwit status --watch 1                            how the live moves of this host stand
               godwit throttle slow/v 20M                         hold a live move's clients to 20 MiB/s
 
@@ -58,6 +60,8 @@ struct Godwit: AsyncParsableCommand {
                     ShowStatus.self, PauseMove.self, ResumeMove.self, ThrottleMove.self, LimitMove.self,
                     CutOverMove.self, CancelMove.self,
                 ]),
-            CommandGroup(name: "Volume", subcommands: [Verify.self, Map.self, ShowCapacity.self, ExportVolumes.self]),
+            CommandGroup(
+                name: "Volume",
+                subcommands: [Verify.self, Map.self, ShowCapacity.self, ExportVolumes.self, Receive.self]),
         ])
 }

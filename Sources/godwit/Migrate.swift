@@ -3,6 +3,7 @@ internal import Control
 internal import Convergence
 internal import Foundation
 internal import Mirror
+internal import NBDVolumes
 internal import RBDVolumes
 internal import Volumes
 
@@ -34,6 +35,7 @@ struct Migrate: AsyncParsableCommand {
     @Option(help: "How to show progress: auto, bar, plain, none.") var progress = ProgressStyle.auto
     @Flag(help: "Write the report to stdout as JSON.") var json = false
 
+    @OptionGroup(title: "To another Godwit (godwit://)") var relay: RelayArguments
     @OptionGroup(title: "While its clients go on writing") var live: LiveArguments
     @OptionGroup(title: "Target layout (default: as the source)") var layout: LayoutOptions
 
@@ -48,19 +50,27 @@ struct Migrate: AsyncParsableCommand {
         }
         guard inFlight.count >= .mebibytes(1) else { throw ValidationError("--in-flight: at least 1M") }
         _ = try layout.wishes()
-        if case .nbd = try AddressArgument.explained(target).address {
-            guard !live.live else {
-                throw ValidationError("--live: an NBD server's export can't be the target of a live move")
-            }
-        } else if overwrite {
-            throw ValidationError("--overwrite is for the export of an NBD server: nothing else is ever overwritten")
+        if case .relay = try AddressArgument.explained(source).address {
+            throw ValidationError(
+                "'\(source)': a receiver's volume can't be moved away from here; give the command there")
         }
+        switch try AddressArgument.explained(target).address {
+        case .nbd where live.live:
+            throw ValidationError("--live: an NBD server's export can't be the target of a live move")
+        case .nbd, .relay: break
+        case .rbd, .file:
+            guard !overwrite else {
+                throw ValidationError(
+                    "--overwrite is for the export of an NBD server: nothing else is ever overwritten")
+            }
+        }
+        try relay.validate(for: AddressArgument.explained(target).address)
     }
 
     func run() async throws {
         let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
-        let again = Again(of: to.address)
-        let interruption = Interruption(then: again.clause)
+        let isExport = if case .nbd = to.address { true } else { false }
+        let interruption = Interruption(then: Again(isAnew: isExport).clause)
         let progress = WorkProgress()
         let wishes = try layout.wishes()
         let controls = MoveControls(bandwidth: options.bandwidth, throttle: live.throttle == .off ? .off : .auto)
@@ -76,9 +86,11 @@ struct Migrate: AsyncParsableCommand {
                 }
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(
-                        to.address, wishes: wishes, mayOverwrite: overwrite, notice: { progress.notice($0) },
-                        isStopped: { interruption.stop.isAsked })
+                        to.address, wishes: wishes, mayOverwrite: overwrite, relay: relay.options,
+                        notice: { progress.notice($0) }, isStopped: { interruption.stop.isAsked })
                 }
+                try refuseUnfit(target, at: to.address)
+                let again = Again(isAnew: target is NBDTarget)
                 var options = self.options
                 options.live = try await staged(.source) { () throws(VolumeError) in
                     try live.options(from: from.address, to: to.address)
@@ -146,8 +158,6 @@ struct Migrate: AsyncParsableCommand {
         /// Whether nothing at the target tells how far it was.
         let isAnew: Bool
 
-        init(of target: VolumeAddress) { if case .nbd = target { isAnew = true } else { isAnew = false } }
-
         var clause: String {
             isAnew ? "the same command with --overwrite begins anew." : "the same command goes on from there."
         }
@@ -170,6 +180,19 @@ struct Migrate: AsyncParsableCommand {
             guard error.kind == .resumable, again.isAnew || error.advice == nil else { throw error }
             let advice = [error.advice, again.advice].compactMap(\.self).joined(separator: " ")
             throw MoveError(.resumable, error.lines, advice: advice)
+        }
+    }
+
+    /// What only shows once the server of a godwit:// address has answered: whether it receives.
+    private func refuseUnfit(_ target: any TargetVolume, at address: VolumeAddress) throws(MoveError) {
+        guard case .relay = address else { return }
+        if target is NBDTarget {
+            tell("godwit: \(address.text) is no receiver: moving to it as to an export of an NBD server")
+            guard !live.live else {
+                throw MoveError(.usage, ["--live: an NBD server's export can't be the target of a live move"])
+            }
+        } else if overwrite {
+            throw MoveError(.usage, ["--overwrite: a receiver makes the target, and overwrites nothing"])
         }
     }
 

@@ -5,6 +5,7 @@ internal import Guest
 internal import Mirror
 internal import NBDVolumes
 internal import RBDVolumes
+internal import RemoteVolumes
 internal import Volumes
 
 /// A volume on the command line.
@@ -40,8 +41,19 @@ enum Opening {
         switch address {
         case .rbd(let address): try await RBDSource.connect(to: address)
         case .nbd(let address): try await NBDSource.connect(to: address)
+        case .relay(let address):
+            throw VolumeError(
+                .unsupported, "open", on: address.text, reason: "a receiver's volume can't be moved away from here",
+                advice: "Give the command on its host, with this one as the receiver.")
         case .file(let path): FileSource(path: path)
         }
+    }
+
+    /// What can be compared.
+    static func volume(_ address: VolumeAddress) async throws(VolumeError) -> any Volume {
+        guard case .relay(let relay) = address else { return try await source(address) }
+        if let target = try await RemoteTarget.connect(to: relay) { return target }
+        return try await NBDSource.connect(to: relay.export)
     }
 
     /// What can be exported.
@@ -51,13 +63,20 @@ enum Opening {
             address.snapshot = nil
             return try await RBDSource.connect(to: address)
         case .nbd(let address): return try await NBDSource.connect(to: address)
+        case .relay(let address):
+            throw VolumeError(
+                .unsupported, "export", on: address.text, reason: "it is at another host",
+                advice: "Export it there.")
         case .file(let path): return FileSource(path: path)
         }
     }
 
-    /// - Parameter mayOverwrite: Whether what is there may be lost, where a volume can't be made.
+    /// - Parameters:
+    ///   - mayOverwrite: Whether what is there may be lost, where a volume can't be made.
+    ///   - relay: How it goes to a receiver. A server that is none is taken for an NBD server like others.
     static func target(
         _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(), mayOverwrite: Bool = false,
+        relay: RelayOptions = RelayOptions(),
         notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }
     ) async throws(VolumeError) -> any TargetVolume {
         switch address {
@@ -65,6 +84,13 @@ enum Opening {
             try await RBDTarget.connect(to: address, wishes: wishes, notice: notice, isStopped: isStopped)
         case .nbd(let address):
             try await NBDTarget.connect(to: address, mayOverwrite: mayOverwrite, notice: notice, isStopped: isStopped)
+        case .relay(let address):
+            if let target = try await RemoteTarget.connect(to: address, wishes: wishes, options: relay) {
+                target
+            } else {
+                try await NBDTarget.connect(
+                    to: address.export, mayOverwrite: mayOverwrite, notice: notice, isStopped: isStopped)
+            }
         case .file(let path): FileTarget(path: path)
         }
     }

@@ -7,7 +7,8 @@ struct Verify: AsyncParsableCommand {
         abstract: "Compares two volumes: size, every snapshot, head.",
         discussion: """
             Names the first differing range of each. Where both are RBD images that lie on their objects alike, the \
-            OSDs hash the bytes themselves, and none are sent. Exits with 65 if anything differs.
+            OSDs hash the bytes themselves, and none are sent; of a volume at a receiver (godwit://) only hashes are sent \
+            where it agrees. Exits with 65 if anything differs.
             """)
 
     @Argument(help: "One volume.") var source: String
@@ -31,10 +32,10 @@ struct Verify: AsyncParsableCommand {
                 () async throws(MoveError) in
                 progress.begin("connecting")
                 let source = try await staged(.source) { () throws(VolumeError) in
-                    try await Opening.source(left.address)
+                    try await Opening.volume(left.address)
                 }
                 let target = try await staged(.source) { () throws(VolumeError) in
-                    try await Opening.source(right.address)
+                    try await Opening.volume(right.address)
                 }
                 return try await Verification(
                     source: source, target: target, progress: progress, stop: interruption.stop

@@ -8,11 +8,14 @@ struct ArchitectureTests {
     /// Which rooms a room may use. Nothing imports upward, and the move knows no kind of volume.
     static let edges: [String: Set<String>] = [
         "CCeph": [],
+        "CChecksum": [],
+        "CLZ4": [],
         "Volumes": [],
         "Capacity": ["Volumes"],
+        "Checksums": ["CChecksum", "Volumes"],
         "DirtyMap": ["Volumes"],
         "FileVolumes": ["Volumes"],
-        "RBDVolumes": ["Capacity", "CCeph", "Volumes"],
+        "RBDVolumes": ["Capacity", "CCeph", "Checksums", "Volumes"],
         "Convergence": ["Volumes"],
         "Cutover": ["Volumes"],
         "Guest": ["Cutover", "Volumes"],
@@ -22,10 +25,14 @@ struct ArchitectureTests {
         "Credentials": ["Volumes"],
         "NBDServer": ["Credentials", "NBDProtocol", "Sockets", "Volumes"],
         "NBDVolumes": ["Credentials", "NBDProtocol", "Volumes"],
-        "Mirror": ["Convergence", "Cutover", "DirtyMap", "Volumes"],
+        "Relay": ["Checksums", "CLZ4", "NBDProtocol", "Volumes"],
+        "RelayServer": ["Checksums", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes"],
+        "RemoteVolumes": ["Checksums", "NBDProtocol", "NBDVolumes", "Relay", "Sockets", "Volumes"],
+        "Mirror": ["Checksums", "Convergence", "Cutover", "DirtyMap", "Volumes"],
         "godwit": [
-            "CCeph", "Capacity", "Control", "Convergence", "Credentials", "Cutover", "DirtyMap", "FileVolumes", "Guest",
-            "Mirror", "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Sockets", "Volumes",
+            "CCeph", "Capacity", "Checksums", "Control", "Convergence", "Credentials", "Cutover", "DirtyMap",
+            "FileVolumes", "Guest", "Mirror", "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Relay",
+            "RelayServer", "RemoteVolumes", "Sockets", "Volumes",
         ],
     ]
 
@@ -115,8 +122,9 @@ struct ArchitectureTests {
     @Test func `the table has no way up and around`() {
         // Each room comes after all that it may use.
         let order = [
-            "CCeph", "Volumes", "Capacity", "DirtyMap", "FileVolumes", "RBDVolumes", "Convergence", "Cutover", "Guest",
-            "Sockets", "Control", "NBDProtocol", "Credentials", "NBDServer", "NBDVolumes", "Mirror", "godwit",
+            "CCeph", "CChecksum", "CLZ4", "Volumes", "Capacity", "Checksums", "DirtyMap", "FileVolumes", "RBDVolumes",
+            "Convergence", "Cutover", "Guest", "Sockets", "Control", "NBDProtocol", "Credentials", "NBDServer",
+            "NBDVolumes", "Relay", "RelayServer", "RemoteVolumes", "Mirror", "godwit",
         ]
         for (room, used) in Self.edges {
             for other in used { #expect(order.firstIndex(of: other)! < order.firstIndex(of: room)!) }

@@ -74,7 +74,7 @@ struct ClientFuzz {
         case .hole(_, let extent): if extent.isEmpty { fault = "no hole" }
         case .status(_, _, let statuses):
             if statuses.isEmpty || statuses.contains(where: { $0.length == .zero }) { fault = "no progress" }
-        case .listed, .entered, .close: break
+        case .listed, .entered, .relayed, .close: break
         }
     }
 

@@ -153,7 +153,7 @@ struct Joined {
                     repeating: status.flags, count: Int(status.length.bytes))
             }
         case .finished(let cookie, let failure): check(cookie, failure)
-        case .startTLS, .listed, .close: faults.append("\(step)")
+        case .startTLS, .listed, .relayed, .close: faults.append("\(step)")
         }
     }
 

@@ -24,7 +24,7 @@ extension Joined {
         case .close(let closing):
             isOver = true
             if closing.reason != .agreed || !client.isLeaving { faults.append("\(closing)") }
-        case .startTLS, .list: faults.append("\(step)")
+        case .startTLS, .list, .relay, .relayed: faults.append("\(step)")
         }
     }
 

@@ -5,7 +5,8 @@ import Volumes
 
 /// The names of a server session's states. A state that is added must be named here, and so gets its rows.
 enum ServerKind: String, CaseIterable {
-    case clientFlags, option, optionData, skippingOption, upgrading, listing, finding, request, payload, contexts
+    case clientFlags, option, optionData, skippingOption, upgrading, listing, finding, granting, request, payload,
+        contexts
     case skippingPayload, closed
 
     init(_ state: ServerSession.State) {
@@ -18,6 +19,7 @@ enum ServerKind: String, CaseIterable {
             case .upgrading: .upgrading
             case .listing: .listing
             case .finding: .finding
+            case .granting: .granting
             case .request: .request
             case .payload: .payload
             case .contexts: .contexts
@@ -46,6 +48,10 @@ enum ServerKind: String, CaseIterable {
         case .upgrading: return haggling("\"IHAVEOPT\" 00000005 00000000", "")
         case .listing: return haggling("\"IHAVEOPT\" 00000003 00000000", "")
         case .finding: return haggling("\"IHAVEOPT\" 00000007 0000000a 00000004 \"disk\" 0000", "")
+        case .granting:
+            var session = ServerSession.haggling(ServerPolicy(tls: .offered, offersRelay: true))
+            _ = session.steps(hex("\"IHAVEOPT\" 474f4457 00000005 \"offer\""))
+            return (session, hex("\"IHAVEOPT\" 00000003 00000000"))
         case .request:
             return transmitting("", "21e41c71 0000 0000 0000000000000001 0000000000000000 0000000000000200")
         case .payload:

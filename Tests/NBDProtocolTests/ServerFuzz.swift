@@ -20,7 +20,7 @@ struct ServerFuzz {
             session = .transmitting(style, contexts: [.allocation, .dirty])
         } else {
             let tls = [ServerPolicy.TLS.off, .offered, .required].randomElement(using: &random)!
-            session = ServerSession(ServerPolicy(tls: tls))
+            session = ServerSession(ServerPolicy(tls: tls, offersRelay: Bool.random(using: &random)))
         }
     }
 
@@ -54,7 +54,11 @@ struct ServerFuzz {
 
     private mutating func take(_ step: ServerSession.Step) {
         switch step {
-        case .send, .enter, .close: break
+        case .send, .enter, .close, .relayed: break
+        case .relay:
+            take(
+                Bool.random(using: &random)
+                    ? session.grantRelay(ByteBuffer(string: "grant")) : session.refuseRelay(.policy, "no"))
         case .startTLS: session.tlsStarted()
         case .list: take(session.exports([ListedExport(name: "disk")]))
         case .find:
@@ -89,6 +93,7 @@ struct ServerFuzz {
             data = MetaContextRequest(name: "disk", queries: ["base:allocation", "x:y"]).data
         case .abort: return OptionHeader.option(.list)
         case .list, .startTLS, .structuredReply, .extendedHeaders: break
+        case .relay: data.writeString("offer")
         }
         return OptionHeader.option(type, data: data)
     }

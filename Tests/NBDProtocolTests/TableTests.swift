@@ -10,19 +10,20 @@ import Volumes
 /// no step, "trap" a caller that doesn't keep to the order.
 struct TableTests {
     static let server = """
-        state           | wanted                 | junk                   | ended        | shutDown          | tlsStarted | exports        | answer
-        clientFlags     | - option               | close closed           | close closed | - clientFlags     | trap       | trap           | trap
-        option          | list listing           | close closed           | close closed | - option          | trap       | trap           | trap
-        optionData      | find finding           | send option            | close closed | - optionData      | trap       | trap           | trap
-        skippingOption  | send option            | send option            | close closed | - skippingOption  | trap       | trap           | trap
-        upgrading       | - upgrading            | close closed           | close closed | - upgrading       | - option   | trap           | trap
-        listing         | - listing              | - listing              | close closed | - listing         | trap       | send option    | trap
-        finding         | - finding              | - finding              | close closed | - finding         | trap       | trap           | enter request
-        request         | request request        | close closed           | close closed | - request         | trap       | trap           | trap
-        payload         | payload request        | payload request        | close closed | - payload         | trap       | trap           | trap
-        contexts        | request request        | send request           | close closed | - contexts        | trap       | trap           | trap
-        skippingPayload | send request           | send request           | close closed | - skippingPayload | trap       | trap           | trap
-        closed          | - closed               | - closed               | - closed     | - closed          | trap       | trap           | trap
+        state           | wanted                 | junk                   | ended        | shutDown          | tlsStarted | exports        | answer        | grant
+        clientFlags     | - option               | close closed           | close closed | - clientFlags     | trap       | trap           | trap          | trap
+        option          | list listing           | close closed           | close closed | - option          | trap       | trap           | trap          | trap
+        optionData      | find finding           | send option            | close closed | - optionData      | trap       | trap           | trap          | trap
+        skippingOption  | send option            | send option            | close closed | - skippingOption  | trap       | trap           | trap          | trap
+        upgrading       | - upgrading            | close closed           | close closed | - upgrading       | - option   | trap           | trap          | trap
+        listing         | - listing              | - listing              | close closed | - listing         | trap       | send option    | trap          | trap
+        finding         | - finding              | - finding              | close closed | - finding         | trap       | trap           | enter request | trap
+        granting        | - granting             | - granting             | close closed | - granting        | trap       | trap           | trap          | relayed closed
+        request         | request request        | close closed           | close closed | - request         | trap       | trap           | trap          | trap
+        payload         | payload request        | payload request        | close closed | - payload         | trap       | trap           | trap          | trap
+        contexts        | request request        | send request           | close closed | - contexts        | trap       | trap           | trap          | trap
+        skippingPayload | send request           | send request           | close closed | - skippingPayload | trap       | trap           | trap          | trap
+        closed          | - closed               | - closed               | - closed     | - closed          | trap       | trap           | trap          | trap
         """
 
     static let client = """
@@ -60,7 +61,7 @@ struct TableTests {
 
     @Test func `no state is missing, and no event`() {
         let server = Self.cells(Self.server)
-        #expect(server.count == ServerKind.allCases.count * 7)
+        #expect(server.count == ServerKind.allCases.count * 8)
         #expect(Set(server.map(\.state)) == Set(ServerKind.allCases.map(\.rawValue)))
         let client = Self.cells(Self.client)
         #expect(client.count == ClientKind.allCases.count * 6)
@@ -105,6 +106,7 @@ struct TableTests {
         case "tlsStarted": session.tlsStarted()
         case "exports": step = session.exports([])
         case "answer": step = session.answer(.found(.sample))
+        case "grant": step = session.grantRelay(ByteBuffer(string: "granted"))
         default: return nil
         }
         return "\(step.map(name) ?? "-") \(ServerKind(session.state).rawValue)"
@@ -138,6 +140,8 @@ struct TableTests {
         case .startTLS: "startTLS"
         case .list: "list"
         case .find: "find"
+        case .relay: "relay"
+        case .relayed: "relayed"
         case .enter: "enter"
         case .request: "request"
         case .payload: "payload"
@@ -150,6 +154,7 @@ struct TableTests {
         case .send: "send"
         case .startTLS: "startTLS"
         case .listed: "listed"
+        case .relayed: "relayed"
         case .entered: "entered"
         case .data: "data"
         case .hole: "hole"

@@ -144,6 +144,7 @@ final class FakeServer: Sendable {
                 send(closing.last, context)
                 context.close(promise: nil)
             case .startTLS: preconditionFailure("this server has no TLS")
+            case .relay, .relayed: preconditionFailure("this server has no relay")
             }
         }
 

@@ -1,5 +1,3 @@
-package import Volumes
-
 /// What the operator wants otherwise than the source has it, as `rbd create` takes it.
 package struct LayoutWishes: Sendable, Equatable {
     package var objectSize: ByteCount?
@@ -20,7 +18,7 @@ package struct LayoutWishes: Sendable, Equatable {
     }
 
     /// As on the command line, in one order.
-    var text: String {
+    package var text: String {
         var words: [String] = []
         if let objectSize { words.append("--object-size \(objectSize.bytes)") }
         if let stripeUnit { words.append("--stripe-unit \(stripeUnit.bytes)") }

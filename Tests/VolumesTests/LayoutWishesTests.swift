@@ -1,4 +1,3 @@
-import RBDVolumes
 import Testing
 import Volumes
 

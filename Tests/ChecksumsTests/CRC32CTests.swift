@@ -1,6 +1,7 @@
+import CChecksum
+import Checksums
+import Conformance
 import Testing
-
-@testable import RBDVolumes
 
 /// crc32c as Ceph takes it, with the values of Ceph's own tests (test/common/test_crc32c.cc).
 struct CRC32CTests {
@@ -29,5 +30,25 @@ struct CRC32CTests {
         let bytes = Array(UInt8.min...UInt8.max)
         let whole = crc32c(bytes, seed: 7)
         for cut in bytes.indices { #expect(crc32c(bytes[cut...], seed: crc32c(bytes[..<cut], seed: 7)) == whole) }
+    }
+
+    @Test func `the instruction and the table agree, at any length and place`() {
+        var random = SplitMix64(seed: 3)
+        for count in Array(0...70) + [255, 4096, 65_537] {
+            let bytes = random.bytes(count + 3)
+            for start in 0...3 {
+                let part = bytes[start..<start + count]
+                let naive = part.reduce(UInt32(9)) { sum, byte in
+                    (0..<8).reduce(sum ^ UInt32(byte)) { sum, _ in sum & 1 == 1 ? sum >> 1 ^ 0x82f6_3b78 : sum >> 1 }
+                }
+                #expect(crc32c(part, seed: 9) == naive)
+                #expect(
+                    unsafe part.withUnsafeBytes { unsafe godwit_crc32c_by_table(9, $0.baseAddress, count) } == naive)
+            }
+        }
+    }
+
+    @Test func `the standard's check value`() {
+        #expect(unsafe Array("123456789".utf8).withUnsafeBytes { unsafe standardCRC32C($0) } == 0xE306_9283)
     }
 }

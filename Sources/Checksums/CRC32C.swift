@@ -1,0 +1,15 @@
+internal import CChecksum
+
+/// crc32c as Ceph takes it: from a seed, and not inverted at the end (`ceph_crc32c`, include/crc32c.h).
+package func crc32c(_ bytes: some Sequence<UInt8>, seed: UInt32) -> UInt32 {
+    let sum = bytes.withContiguousStorageIfAvailable { unsafe crc32c(UnsafeRawBufferPointer($0), seed: seed) }
+    return sum ?? crc32c(Array(bytes), seed: seed)
+}
+
+/// The same, of bytes in one place: by the processor's own instruction, where it has one.
+package func crc32c(_ bytes: UnsafeRawBufferPointer, seed: UInt32) -> UInt32 {
+    unsafe godwit_crc32c(seed, bytes.baseAddress, bytes.count)
+}
+
+/// CRC-32C as iSCSI and others have it (RFC 3720, 12.1): inverted before and after. Of "123456789" 0xE3069283.
+package func standardCRC32C(_ bytes: UnsafeRawBufferPointer) -> UInt32 { unsafe ~crc32c(bytes, seed: ~0) }
