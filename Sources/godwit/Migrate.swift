@@ -5,6 +5,7 @@ internal import Foundation
 internal import Mirror
 internal import NBDVolumes
 internal import RBDVolumes
+internal import RemoteVolumes
 internal import Volumes
 
 struct Migrate: AsyncParsableCommand {
@@ -90,7 +91,7 @@ struct Migrate: AsyncParsableCommand {
                         notice: { progress.notice($0) }, isStopped: { interruption.stop.isAsked })
                 }
                 try refuseUnfit(target, at: to.address)
-                let again = Again(isAnew: target is NBDTarget)
+                let again = Again(isAnew: target is NBDTarget, isFar: target is RemoteTarget)
                 var options = self.options
                 options.live = try await staged(.source) { () throws(VolumeError) in
                     try live.options(from: from.address, to: to.address)
@@ -157,6 +158,8 @@ struct Migrate: AsyncParsableCommand {
     private struct Again {
         /// Whether nothing at the target tells how far it was.
         let isAnew: Bool
+        /// Whether most failures are the other host's, and say only what to look at there.
+        var isFar = false
 
         var clause: String {
             isAnew ? "the same command with --overwrite begins anew." : "the same command goes on from there."
@@ -177,7 +180,7 @@ struct Migrate: AsyncParsableCommand {
         } catch {
             // Nothing is there to be given up by 'godwit abort'.
             if again.isAnew, error.kind == .differs { throw MoveError(.differs, error.lines, advice: again.advice) }
-            guard error.kind == .resumable, again.isAnew || error.advice == nil else { throw error }
+            guard error.kind == .resumable, again.isAnew || again.isFar || error.advice == nil else { throw error }
             let advice = [error.advice, again.advice].compactMap(\.self).joined(separator: " ")
             throw MoveError(.resumable, error.lines, advice: advice)
         }

@@ -23,6 +23,7 @@ class Process:
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [GODWIT, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        test.addCleanup(self.errors.close)
         test.addCleanup(self.end, signal.SIGKILL)
 
     def line(self):

@@ -89,6 +89,8 @@ struct ClientFuzz {
                 case .send(let bytes), .startTLS(let bytes), .enter(_, let bytes): messages.append(bytes)
                 case .list: next = server.exports([ListedExport(name: "a", description: "b"), ListedExport(name: "c")])
                 case .find: next = server.answer(.found(.sample))
+                case .relay: next = server.grantRelay(ByteBuffer(string: "grant"))
+                case .relayed(let bytes): messages.append(bytes)
                 case .request(let request): messages += replies(to: request)
                 case .payload, .close: break
                 }

@@ -125,7 +125,7 @@ final class Client: @unchecked Sendable {
                 try raw.send(last)
                 return exports.map(\.name)
             case .close(let closing): throw Refused(reason: closing.reason)
-            case .startTLS, .entered, .data, .hole, .status, .finished: continue
+            case .startTLS, .entered, .relayed, .data, .hole, .status, .finished: continue
             }
         }
     }
@@ -152,7 +152,7 @@ final class Client: @unchecked Sendable {
             replies[cookie]?.failure = failure
             order.append(cookie)
         case .close(let closing): throw Refused(reason: closing.reason)
-        case .startTLS, .listed: throw Refused(reason: .lost)
+        case .startTLS, .listed, .relayed: throw Refused(reason: .lost)
         }
     }
 

@@ -57,10 +57,19 @@ struct TranscriptTests {
         var client = ClientSession(ClientPlan(.relay(offer.data), tls: .off))
         var said = [Array(server.greeting.readableBytesView)]
         var input = server.greeting
-        guard case .send(var asked) = client.receive(&input) else { return Issue.record("no answer to the greeting") }
+        guard case .send(var asked) = client.receive(&input) else {
+            Issue.record("no answer to the greeting")
+            return
+        }
         said.append(Array(asked.readableBytesView))
-        guard case .relay = server.receive(&asked) else { return Issue.record("no offer") }
-        guard case .relayed(let granted) = server.grantRelay(grant.data) else { return Issue.record("no grant") }
+        guard case .relay = server.receive(&asked) else {
+            Issue.record("no offer")
+            return
+        }
+        guard case .relayed(let granted) = server.grantRelay(grant.data) else {
+            Issue.record("no grant")
+            return
+        }
         said.append(Array(granted.readableBytesView))
         // Then the relay's.
         var near = RelayClientSession()
