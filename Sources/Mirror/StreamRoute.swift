@@ -81,12 +81,8 @@ private final class StreamMover: StepMover {
         moved.found = piece.length
         var data = ExtentSet()
         unsafe forEachDataRun(in: bytes, at: piece.offset) { data.append($0) }
-        for run in data.extents {
-            let start = Int((run.offset - piece.offset).bytes)
-            let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[start..<start + Int(run.length.bytes)])
-            try await unsafe target.write(part, at: run.offset)
-            moved.sent += run.length
-        }
+        try await unsafe target.write(data, of: bytes, at: piece.offset)
+        moved.sent = data.total
         guard mayHoldData else { return moved }
         for hole in ExtentSet([piece]).subtracting(data).extents {
             try await target.zero(hole)

@@ -58,7 +58,7 @@ struct RemoteReader: DigestingReader {
 
 extension Extent {
     /// The same in parts of at most `most` bytes.
-    fileprivate func parts(of most: ByteCount) -> some Sequence<Extent> {
+    func parts(of most: ByteCount) -> some Sequence<Extent> {
         sequence(state: self) { rest -> Extent? in
             guard !rest.isEmpty else { return nil }
             let part = Extent(offset: rest.offset, length: min(rest.length, most))

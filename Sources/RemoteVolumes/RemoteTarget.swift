@@ -42,6 +42,9 @@ package struct RelayOptions: Sendable {
 package final class RemoteTarget: TargetVolume {
     package let address: String
     package let wished: String
+    /// Of one piece that are under way at once: a piece of 1 MiB has at most as many runs.
+    private static let mostChanges = 128
+
     private let link: RelayLink
     private let compression: Mutex<Compression>
 
@@ -131,12 +134,26 @@ package final class RemoteTarget: TargetVolume {
     package func drop(_ kept: Snapshot) async throws(VolumeError) { try await link.ask(.drop(kept)) }
 
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
-        var done = 0
-        while done < bytes.count {
-            let count = min(bytes.count - done, RelayBounds.payload)
-            let payload = unsafe pack(UnsafeRawBufferPointer(rebasing: bytes[done..<done + count]))
-            try await link.change(.write(offset + ByteCount(UInt64(done)), payload))
-            done += count
+        let whole = Extent(offset: offset, length: ByteCount(UInt64(bytes.count)))
+        try await unsafe write(ExtentSet([whole]), of: bytes, at: offset)
+    }
+
+    /// All of them are under way at once, and share frames: one way there and back, however many there are.
+    package func write(
+        _ runs: ExtentSet, of bytes: UnsafeRawBufferPointer, at offset: ByteOffset
+    ) async throws(VolumeError) {
+        var changes: [Change] = []
+        for run in runs.extents {
+            for part in run.parts(of: ByteCount(UInt64(RelayBounds.payload))) {
+                let start = Int((part.offset - offset).bytes)
+                let payload = unsafe pack(
+                    UnsafeRawBufferPointer(rebasing: bytes[start..<start + Int(part.length.bytes)]))
+                changes.append(.write(part.offset, payload))
+            }
+        }
+        if changes.count == 1 { return try await link.change(changes[0]) }
+        _ = try await concurrently(changes, limit: Self.mostChanges) { [link] change throws(VolumeError) in
+            try await link.change(change)
         }
     }
 

@@ -122,6 +122,13 @@ package protocol TargetVolume: Volume {
     /// Removes a kept snapshot.
     func drop(_ kept: Snapshot) async throws(VolumeError)
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError)
+    /// Writes parts of what was read in one piece: together, where that is less work.
+    /// - Parameters:
+    ///   - runs: Within `bytes`.
+    ///   - offset: Where `bytes` begins in the volume.
+    func write(
+        _ runs: ExtentSet, of bytes: UnsafeRawBufferPointer, at offset: ByteOffset
+    ) async throws(VolumeError)
     /// Makes `extent` read as zeros, by a hole where the volume can.
     func zero(_ extent: Extent) async throws(VolumeError)
     func flush() async throws(VolumeError)
@@ -146,6 +153,15 @@ extension TargetVolume {
     package var wished: String { "" }
     package func losses(from source: VolumeDescription) -> [String] { [] }
     package func furnish(as source: VolumeDescription) async throws(VolumeError) {}
+    package func write(
+        _ runs: ExtentSet, of bytes: UnsafeRawBufferPointer, at offset: ByteOffset
+    ) async throws(VolumeError) {
+        for run in runs.extents {
+            let start = Int((run.offset - offset).bytes)
+            let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[start..<start + Int(run.length.bytes)])
+            try await unsafe write(part, at: run.offset)
+        }
+    }
     package func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
         throw VolumeError(.unsupported, "alter", on: address, reason: "it has no snapshots")
     }

@@ -365,10 +365,15 @@ class ImageTests(ReceiveTest):
 
     def test_a_data_pool_that_is_not_allowed(self):
         run("rbd", "rm", "--no-progress", self.source)
-        run("rbd", "create", self.source, "--size", "8M", "--data-pool", "fast")
-        self.receive()
-        self.assertIn("doesn't allow data in the pool 'fast'", self.migrate(f"rbd:{self.source}", self.target, rc=77))
-        self.migrate(f"rbd:{self.source}", self.target, "--data-pool", "slow")
+        run("rbd", "create", self.source, "--size", "8M", "--data-pool", "slow")
+        self.receive("rbd:fast")
+        there = f"fast/{self.name}-there"
+        self.addCleanup(subprocess.run, ["rbd", "rm", "--no-progress", there], capture_output=True)
+        target = self.at(f"rbd:{there}")
+        self.assertIn("doesn't allow data in the pool 'slow'", self.migrate(f"rbd:{self.source}", target, rc=77))
+        self.assertNotIn(there, run("rbd", "ls", "fast"))
+        self.migrate(f"rbd:{self.source}", target, "--data-pool", "fast")
+        self.assertNotIn("data_pool: slow", run("rbd", "info", there))
 
 
 if __name__ == "__main__":

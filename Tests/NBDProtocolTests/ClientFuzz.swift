@@ -8,7 +8,7 @@ import Volumes
 struct ClientFuzz {
     var random: SplitMix64
     var session: ClientSession
-    var server = ServerSession(ServerPolicy(tls: .offered))
+    var server = ServerSession(ServerPolicy(tls: .offered, offersRelay: true))
     var finished = 0
     /// What must not be.
     var fault: String?
@@ -26,7 +26,10 @@ struct ClientFuzz {
             server = .transmitting(style, contexts: [.allocation, .dirty])
         } else {
             let tls = Bool.random(using: &random) ? ClientPlan.TLS.off : .required
-            let purpose = Bool.random(using: &random) ? ClientPlan.Purpose.list : .enter("disk")
+            let purposes: [ClientPlan.Purpose] = [
+                .list, .list, .enter("disk"), .enter("disk"), .relay(ByteBuffer(string: "offer")),
+            ]
+            let purpose = purposes.randomElement(using: &random)!
             session = ClientSession(ClientPlan(purpose, tls: tls), limits: limits)
             messages = [server.greeting]
         }
