@@ -16,13 +16,15 @@ final class RelayConnection: ChannelInboundHandler {
         case shaking(ServerSession)
         /// Its target is being opened.
         case opening(ServerSession)
-        case relaying(RelayServerSession, RelaySession)
+        case relaying(RelaySession)
         case closed
     }
 
     private let sessions: Sessions
     private let loop: any EventLoop
     private var phase: Phase
+    /// By itself: a second reference to the frame that it holds would have each piece of it copy the whole.
+    private var wire = RelayServerSession()
     private var context: ChannelHandlerContext?
     private var deadline: Scheduled<Void>?
     private var sign: Scheduled<Void>?
@@ -112,12 +114,8 @@ final class RelayConnection: ChannelInboundHandler {
             take(step)
             return true
         case .opening: return false
-        case .relaying(var wire, let session):
-            guard let step = wire.receive(&bytes) else {
-                phase = .relaying(wire, session)
-                return false
-            }
-            phase = .relaying(wire, session)
+        case .relaying(let session):
+            guard let step = wire.receive(&bytes) else { return false }
             switch step {
             case .request(let id, let request): begin(id, request, session)
             case .close(let violation): drop("\(violation)")
@@ -206,7 +204,7 @@ final class RelayConnection: ChannelInboundHandler {
             guard case .relayed(let bytes) = handshake.grantRelay(session.terms.data) else {
                 preconditionFailure("a grant is a grant")
             }
-            phase = .relaying(RelayServerSession(), session)
+            phase = .relaying(session)
             send([bytes])
             showSigns()
         case .failure(.notAllowed): return refuse(.policy, "not allowed here")
@@ -298,7 +296,7 @@ final class RelayConnection: ChannelInboundHandler {
     private func drop(_ reason: String?) {
         if case .closed = phase { return }
         if let reason { sessions.notice("a client was dropped: \(reason)") }
-        if case .relaying(_, let session) = phase { session.end() }
+        if case .relaying(let session) = phase { session.end() }
         phase = .closed
         input.removeAll()
         deadline?.cancel()

@@ -5,8 +5,8 @@ package import Volumes
 
 /// How a volume goes to a receiver.
 package struct RelayOptions: Sendable {
-    /// Measured on loopback (Tests/Benchmarks): one is as fast as several until the link's delay counts, or TLS.
-    package static let standardConnections = 2
+    /// The fastest of 1, 2 and 4 on loopback with two cores (Tests/Benchmarks/relay.py); nbdcopy(1) has as many.
+    package static let standardConnections = 4
     package static let mostConnections = RelayBounds.connections
     package static let accelerations = LZ4.accelerations
 

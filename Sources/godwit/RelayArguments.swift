@@ -10,7 +10,7 @@ struct RelayArguments: ParsableArguments {
     var compressAcceleration: Int?
     @Option(
         help: ArgumentHelp(
-            "Connections, by default \(RelayOptions.standardConnections): more help where the way is long.",
+            "Connections, by default \(RelayOptions.standardConnections).",
             valueName: "n"))
     var connections: Int?
 
