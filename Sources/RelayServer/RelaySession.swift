@@ -19,7 +19,7 @@ final class RelaySession: Sendable {
     private let grant: Allowances.Grant
     private let wishes: LayoutWishes
     private let sessions: Sessions
-    private let gate = Gate()
+    private let lock = SharedLock()
     private let compression: Mutex<Compression>
 
     private struct State {
@@ -80,7 +80,7 @@ final class RelaySession: Sendable {
 
     private func letGo() async {
         // What was begun has come to its end once the gate lets this in, and nothing is begun any more.
-        try? await gate.run(alone: true) { () throws(VolumeError) in
+        try? await lock.run(alone: true) { () throws(VolumeError) in
             let readers = state.withLock { state in
                 defer { state.readers = [:] }
                 return Array(state.readers.values)
@@ -96,7 +96,7 @@ final class RelaySession: Sendable {
     /// Does what is asked, however long it takes.
     func carryOut(_ request: RelayRequest) async -> RelayReply {
         do throws(VolumeError) {
-            return try await gate.run(alone: request.kind.isAlone) { () throws(VolumeError) in
+            return try await lock.run(alone: request.kind.isAlone) { () throws(VolumeError) in
                 guard !isEnding else {
                     throw VolumeError(.unreachable, "\(request.kind)", on: asked, reason: "the session has ended")
                 }

@@ -2,7 +2,7 @@ internal import Synchronization
 internal import Volumes
 
 /// Lets some operations run together and others only alone, in the order in which they come.
-final class Gate: Sendable {
+final class SharedLock: Sendable {
     private struct State {
         var together = 0
         var isAlone = false
