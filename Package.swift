@@ -96,7 +96,7 @@ let package = Package(
         .target(
             name: "RelayServer",
             dependencies: [
-                "Checksums", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes",
+                "Checksums", "Credentials", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),

@@ -47,9 +47,14 @@ extension ListenAddress {
             let whole = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
             return "\(scheme)+unix:///\(NBDAddress.encoded(name, keeping: ""))?socket=\(NBDAddress.encoded(whole))"
         case .tcp(let host, let given):
-            let host = host.isEmpty ? "localhost" : host.contains(":") ? "[\(host)]" : host
-            return "\(scheme)://\(host):\(port ?? given)/\(NBDAddress.encoded(name, keeping: ""))"
+            let name = NBDAddress.encoded(name, keeping: "")
+            return "\(scheme)://\(Self.authority(host, port ?? given))/\(name)"
         }
+    }
+
+    /// As a URI has it (RFC 3986, 3.2).
+    package static func authority(_ host: String, _ port: Int) -> String {
+        (host.isEmpty ? "localhost" : host.contains(":") ? "[\(host)]" : host) + ":\(port)"
     }
 }
 

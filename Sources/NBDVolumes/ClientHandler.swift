@@ -1,4 +1,3 @@
-internal import Credentials
 internal import NBDProtocol
 internal import NIOCore
 internal import Volumes
@@ -27,10 +26,7 @@ final class ClientHandler: ChannelInboundHandler {
 
     private let title: String
     private let silence: TimeAmount
-    private let tls: TLS?
-    /// There from the answer to `NBD_OPT_STARTTLS` on.
-    private var layer: TLSLayer?
-    private var isUnderTLS = false
+    private var tls: ClientTLS.Course
     private var session: ClientSession
     private var entry: EventLoopPromise<Agreement>?
     private var questions: [UInt64: Question] = [:]
@@ -42,10 +38,9 @@ final class ClientHandler: ChannelInboundHandler {
     /// - Parameters:
     ///   - tls: Needed where the plan is one under TLS.
     ///   - entry: Fulfilled or failed with the end of the handshake.
-    init(title: String, plan: ClientPlan, tls: TLS?, silence: Duration, entry: EventLoopPromise<Agreement>) {
-        precondition((plan.tls == .required) == (tls != nil), "TLS needs credentials, and they are for TLS")
+    init(title: String, plan: ClientPlan, tls: ClientTLS?, silence: Duration, entry: EventLoopPromise<Agreement>) {
         self.title = title
-        self.tls = tls
+        self.tls = ClientTLS.Course(tls, for: plan)
         self.silence = TimeAmount(silence)
         self.entry = entry
         session = ClientSession(plan)
@@ -137,27 +132,16 @@ final class ClientHandler: ChannelInboundHandler {
             finish(End(closing.reason, isEntered: session.agreement != nil))
             context.writeAndFlush(wrapOutboundOut(closing.last), promise: nil)
             context.close(promise: nil)
-        case .startTLS: startTLS(context)
+        case .startTLS:
+            guard let failure = tls.begin(before: self, context) else { return }
+            finish(failure)
+            context.close(promise: nil)
         case .listed, .relayed: preconditionFailure("it wasn't planned")
         }
     }
 
-    /// From now on all is TLS's; what is left to be read here came in clear, and the session refuses it.
-    private func startTLS(_ context: ChannelHandlerContext) {
-        guard let tls else { preconditionFailure("it wasn't planned") }
-        do {
-            layer = try tls.begin(before: self, in: context.pipeline)
-        } catch {
-            finish(End(.failed, "TLS could not be begun: \(error)"))
-            context.close(promise: nil)
-        }
-    }
-
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if TLSLayer.stands(after: event), end == nil {
-            isUnderTLS = true
-            take(session.tlsStarted(), context)
-        }
+        if tls.stands(after: event), end == nil { take(session.tlsStarted(), context) }
         context.fireUserInboundEventTriggered(event)
     }
 
@@ -188,24 +172,7 @@ final class ClientHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if let tls, let failure = layer?.failure(error) {
-            finish(End(failure, advice: tls.advice(on: failure.cause)))
-        } else if let tls, layer != nil, session.agreement == nil {
-            // Under TLS 1.3 a client has done its part before the server looks at its certificate.
-            let reason =
-                isUnderTLS
-                ? "the server ended the connection as soon as TLS had begun"
-                : "the server ended the connection during the handshake of TLS"
-            finish(
-                End(
-                    isUnderTLS ? .forbidden : .unreachable, reason,
-                    advice: tls.advice(on: isUnderTLS ? .refused : .lost)))
-        } else if layer != nil, !(error is IOError) {
-            // The server took no leave.
-            finish(End(.lost, isEntered: true))
-        } else {
-            finish(End(error))
-        }
+        finish(tls.end(error, isEntered: session.agreement != nil))
         context.close(promise: nil)
     }
 

@@ -31,7 +31,7 @@ final class Connection: Sendable {
     ///   - limit: For all of it, the handshake included.
     ///   - silence: How long the server may leave requests without a byte of an answer.
     static func open(
-        _ address: NBDAddress, tls: ClientHandler.TLS?, contexts: [MetaContext], limit: Duration, silence: Duration
+        _ address: NBDAddress, tls: ClientTLS?, contexts: [MetaContext], limit: Duration, silence: Duration
     ) async throws(VolumeError) -> Connection {
         let title = address.text
         let plan = ClientPlan(.enter(address.export), tls: tls == nil ? .off : .required, contexts: contexts)

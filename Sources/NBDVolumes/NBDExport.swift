@@ -25,7 +25,7 @@ package final class NBDExport: Sendable {
     package static func connect(
         to address: NBDAddress, patience: Patience = .standard
     ) async throws(VolumeError) -> NBDExport {
-        let tls = try await ClientHandler.TLS(of: address)
+        let tls = try await ClientTLS(address.tls, with: address.server)
         @Sendable func open(_ limit: Duration) async throws(VolumeError) -> Connection {
             try await Connection.open(
                 address, tls: tls, contexts: [.allocation], limit: limit, silence: patience.silence)

@@ -1,3 +1,4 @@
+internal import Credentials
 internal import NBDProtocol
 internal import NIOCore
 internal import Relay
@@ -22,7 +23,10 @@ final class RelayConnection: ChannelInboundHandler {
 
     private let sessions: Sessions
     private let loop: any EventLoop
+    private let credentials: ServerCredentials?
     private var phase: Phase
+    /// There from `NBD_OPT_STARTTLS` on.
+    private var tls: TLSLayer?
     /// By itself: a second reference to the frame that it holds would have each piece of it copy the whole.
     private var wire = RelayServerSession()
     private var context: ChannelHandlerContext?
@@ -35,10 +39,12 @@ final class RelayConnection: ChannelInboundHandler {
     private var running = 0
     private var heldBytes = 0
 
-    init(among sessions: Sessions, on loop: any EventLoop) {
-        (self.sessions, self.loop) = (sessions, loop)
-        // TLS: the handshake is where it belongs, before the offer.
-        phase = .shaking(ServerSession(ServerPolicy(tls: .off, showsExports: false, offersRelay: true)))
+    /// - Parameter credentials: With them, TLS is required.
+    init(among sessions: Sessions, _ credentials: ServerCredentials?, on loop: any EventLoop) {
+        (self.sessions, self.credentials, self.loop) = (sessions, credentials, loop)
+        phase = .shaking(
+            ServerSession(
+                ServerPolicy(tls: credentials == nil ? .off : .required, showsExports: false, offersRelay: true)))
     }
 
     // MARK: What the client does
@@ -74,11 +80,15 @@ final class RelayConnection: ChannelInboundHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if TLSLayer.stands(after: event), case .shaking(var session) = phase {
+            session.tlsStarted()
+            phase = .shaking(session)
+        }
         // A near side waits for its replies before it leaves: one that has ended its half is gone.
         if case .some(.inputClosed) = event as? ChannelEvent { drop(nil) }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { drop(nil) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { drop(tls?.failure(error)?.reason) }
 
     func handlerRemoved(context: ChannelHandlerContext) {
         drop(nil)
@@ -138,7 +148,9 @@ final class RelayConnection: ChannelInboundHandler {
         guard case .shaking(var session) = phase else { return }
         switch step {
         case .send(let bytes): send([bytes])
-        case .startTLS: preconditionFailure("TLS is not offered")
+        case .startTLS(let bytes):
+            send([bytes])
+            startTLS()
         case .list: answer(&session) { $0.exports([]) }
         case .find: answer(&session) { $0.answer(.missing) }
         case .relay(var data): offered(&data, session)
@@ -147,6 +159,18 @@ final class RelayConnection: ChannelInboundHandler {
             if case .violation(let violation) = closing.reason { return drop("\(violation)") }
             send([closing.last])
             drop(nil)
+        }
+    }
+
+    /// From now on all is TLS's. What came already came in clear: the session refuses it when it gets to see it.
+    private func startTLS() {
+        guard let credentials, let context else { preconditionFailure("TLS is not offered") }
+        // The one that is looked at has nothing left.
+        guard input.count <= 1 else { return }
+        do {
+            tls = try credentials.begin(before: self, in: context.pipeline)
+        } catch {
+            drop("TLS could not be begun: \(error)")
         }
     }
 

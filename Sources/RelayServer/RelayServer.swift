@@ -1,3 +1,4 @@
+package import Credentials
 internal import NIOCore
 package import NBDServer
 internal import Relay
@@ -7,17 +8,20 @@ package import Volumes
 package struct RelayServer: Sendable {
     private let allowances: Allowances
     private let limits: RelayLimits
+    private let credentials: ServerCredentials?
     private let isInsecureAllowed: Bool
     private let notice: @Sendable (String) -> Void
     private let open: @Sendable (VolumeAddress, LayoutWishes) async throws(VolumeError) -> any TargetVolume
 
     /// - Parameters:
     ///   - allowances: All that clients may make and see.
+    ///   - credentials: With them nobody is let in but under TLS.
     ///   - isInsecureAllowed: Whether others than this host's users may connect, without TLS.
     ///   - notice: Told, from any thread, what an operator may want to know.
     ///   - open: Opens a target that is allowed.
     package init(
-        _ allowances: [Allowance], limits: RelayLimits = RelayLimits(), isInsecureAllowed: Bool = false,
+        _ allowances: [Allowance], limits: RelayLimits = RelayLimits(), credentials: ServerCredentials? = nil,
+        isInsecureAllowed: Bool = false,
         notice: @escaping @Sendable (String) -> Void = { _ in },
         open: @escaping @Sendable (VolumeAddress, LayoutWishes) async throws(VolumeError) -> any TargetVolume
     ) throws(VolumeError) {
@@ -38,7 +42,8 @@ package struct RelayServer: Sendable {
             resolved.append(allowance)
         }
         self.allowances = Allowances(resolved)
-        (self.limits, self.isInsecureAllowed, self.notice, self.open) = (limits, isInsecureAllowed, notice, open)
+        (self.limits, self.credentials, self.isInsecureAllowed) = (limits, credentials, isInsecureAllowed)
+        (self.notice, self.open) = (notice, open)
     }
 
     /// Runs `body`, and listens meanwhile. When it returns, nobody is let in any more, and all targets are let go of as
@@ -50,8 +55,10 @@ package struct RelayServer: Sendable {
         at address: ListenAddress, _ body: nonisolated(nonsending) (Int?) async -> Value
     ) async throws(VolumeError) -> Value {
         let sessions = Sessions(allowances, limits: limits, notice: notice, open: open)
-        let listener = try await Listener(at: address, isUnderTLS: false, isInsecureAllowed: isInsecureAllowed) { loop in
-            RelayConnection(among: sessions, on: loop)
+        let listener = try await Listener(
+            at: address, isUnderTLS: credentials != nil, isInsecureAllowed: isInsecureAllowed
+        ) { [credentials] loop in
+            RelayConnection(among: sessions, credentials, on: loop)
         }
         let value = await body(listener.port)
         await listener.close()

@@ -31,21 +31,21 @@ final class RelayChannel: Sendable {
     }
 
     /// - Parameters:
+    ///   - tls: Needed where the address is one under TLS.
     ///   - limit: For all of it, the receiver's opening of the target included.
     ///   - silence: How long the receiver may leave requests without a sign.
     /// - Returns: Nothing if the server doesn't know the option.
     static func open(
-        _ address: RelayAddress, _ offer: RelayOffer, limit: Duration, _ silence: Duration
+        _ address: RelayAddress, tls: ClientTLS?, _ offer: RelayOffer, limit: Duration, _ silence: Duration
     ) async throws(VolumeError) -> RelayChannel? {
         let title = address.text
-        // TLS: what the plan says of it is all that has to change here.
-        let plan = ClientPlan(.relay(offer.data), tls: .off)
+        let plan = ClientPlan(.relay(offer.data), tls: tls == nil ? .off : .required)
         @Sendable func initialize(_ channel: any Channel) -> EventLoopFuture<Attempt> {
             channel.eventLoop.makeCompletedFuture {
                 let entry = channel.eventLoop.makePromise(of: RelayGrant?.self)
                 // Does nothing if the handler has told why before.
                 channel.closeFuture.whenComplete { _ in entry.fail(ChannelError.alreadyClosed) }
-                let handler = RelayHandler(title: title, plan: plan, silence: silence, entry: entry)
+                let handler = RelayHandler(title: title, plan: plan, tls: tls, silence: silence, entry: entry)
                 handler.limitHandshake(to: limit, on: channel)
                 try channel.pipeline.syncOperations.addHandler(handler)
                 return Attempt(

@@ -19,6 +19,7 @@ final class RelayHandler: ChannelInboundHandler {
 
     private let title: String
     private let silence: TimeAmount
+    private var tls: ClientTLS.Course
     private var phase: Phase
     private var wire = RelayClientSession()
     private var entry: EventLoopPromise<RelayGrant?>?
@@ -30,9 +31,14 @@ final class RelayHandler: ChannelInboundHandler {
     private var heard = NIODeadline.now()
     private var watch: Scheduled<Void>?
 
-    /// - Parameter entry: Fulfilled or failed with the end of the handshake.
-    init(title: String, plan: ClientPlan, silence: Duration, entry: EventLoopPromise<RelayGrant?>) {
+    /// - Parameters:
+    ///   - tls: Needed where the plan is one under TLS.
+    ///   - entry: Fulfilled or failed with the end of the handshake.
+    init(
+        title: String, plan: ClientPlan, tls: ClientTLS?, silence: Duration, entry: EventLoopPromise<RelayGrant?>
+    ) {
         self.title = title
+        self.tls = ClientTLS.Course(tls, for: plan)
         self.silence = TimeAmount(silence)
         self.entry = entry
         phase = .shaking(ClientSession(plan))
@@ -138,7 +144,11 @@ final class RelayHandler: ChannelInboundHandler {
             entry?.succeed(grant)
             entry = nil
         case .close(let closing): refused(closing, context)
-        case .startTLS, .listed, .entered, .data, .hole, .status, .finished: preconditionFailure("it wasn't planned")
+        case .startTLS:
+            guard let failure = tls.begin(before: self, context) else { return }
+            finish(failure)
+            context.close(promise: nil)
+        case .listed, .entered, .data, .hole, .status, .finished: preconditionFailure("it wasn't planned")
         }
     }
 
@@ -192,8 +202,18 @@ final class RelayHandler: ChannelInboundHandler {
         context.fireChannelInactive()
     }
 
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if tls.stands(after: event), case .shaking(var session) = phase {
+            let step = session.tlsStarted()
+            phase = .shaking(session)
+            take(step, context)
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        finish(End(error))
+        let isShaking = if case .shaking = phase { true } else { false }
+        finish(tls.end(error, isEntered: !isShaking))
         context.close(promise: nil)
     }
 

@@ -22,13 +22,17 @@ final class RelayLink: Sendable {
         _ address: RelayAddress, wishes: LayoutWishes, connections: Int, patience: Patience
     ) async throws(VolumeError) -> RelayLink? {
         let offer = RelayOffer(.begin(address: address.target, wishes: wishes))
-        guard let first = try await RelayChannel.open(address, offer, limit: patience.handshake, patience.silence)
+        let tls = try await ClientTLS(address.tls, with: address.server)
+        guard
+            let first = try await RelayChannel.open(
+                address, tls: tls, offer, limit: patience.handshake, patience.silence)
         else { return nil }
         let token = first.grant.token
         let count = min(connections, Int(first.grant.connections))
         let others = try await concurrently(1..<max(count, 1), limit: RelayBounds.connections) {
             _ throws(VolumeError) in
-            try? await RelayChannel.open(address, RelayOffer(.join(token)), limit: patience.another, patience.silence)
+            try? await RelayChannel.open(
+                address, tls: tls, RelayOffer(.join(token)), limit: patience.another, patience.silence)
         }
         return RelayLink([first] + others.compactMap(\.self))
     }

@@ -223,18 +223,22 @@ package struct NBDAddress: Hashable, Sendable {
     }
 
     /// The whole address, as it can be written again.
-    package var text: String {
+    package var text: String { text(of: "nbd", keeping: "/") }
+
+    /// - Parameters:
+    ///   - family: What the scheme begins with.
+    ///   - others: What stands for itself in the export's name.
+    func text(of family: String, keeping others: String) -> String {
+        let secure = tls == nil ? "" : "s"
         var (text, query): (String, [String])
         switch server {
         case .tcp(let host, let port):
-            let scheme: Scheme = tls == nil ? .tcp : .tcpUnderTLS
-            text = scheme.prefix + (host.contains(":") ? "[\(host)]" : host)
+            text = "\(family)\(secure)://" + (host.contains(":") ? "[\(host)]" : host)
             if port != Self.standardPort { text += ":\(port)" }
-            if !export.isEmpty { text += "/" + Self.encoded(export) }
+            if !export.isEmpty { text += "/" + Self.encoded(export, keeping: others) }
             query = []
         case .unix(let path):
-            let scheme: Scheme = tls == nil ? .unix : .unixUnderTLS
-            text = scheme.prefix + "/" + Self.encoded(export)
+            text = "\(family)\(secure)+unix:///" + Self.encoded(export, keeping: others)
             query = ["socket=" + Self.encoded(path)]
         }
         if let folder = tls?.certificates { query.append("tls-certificates=" + Self.encoded(folder)) }

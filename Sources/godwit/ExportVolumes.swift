@@ -1,6 +1,5 @@
 internal import ArgumentParser
 internal import Control
-internal import Credentials
 internal import Foundation
 internal import Mirror
 internal import NBDServer
@@ -23,35 +22,21 @@ struct ExportVolumes: AsyncParsableCommand {
     var listen: String?
     @Option(help: "The name of an export: one for each volume, in their order.") var name: [String] = []
     @Flag(help: "Refuse every write.") var readOnly = false
-    @Option(
-        name: .customLong("tls"),
-        help: ArgumentHelp(
-            "Serve under TLS alone, with ca-cert.pem, server-cert.pem and server-key.pem of this folder; clients have to show a certificate by that CA.",
-            valueName: "folder"))
-    var certificates: String?
-    @Flag(help: "With --tls, let in clients that show no certificate.") var tlsNoVerifyPeer = false
-    @Flag(help: "Listen on TCP for other hosts, without TLS: whoever can connect can read and write.") var insecure =
-        false
+    @OptionGroup var listening: ListeningArguments
 
     func validate() throws {
         guard !addresses.isEmpty else { throw ValidationError("expected a volume") }
         for text in addresses { _ = try AddressArgument.explained(text) }
         _ = try names()
         _ = try listenAddress()
-        guard certificates != nil || !tlsNoVerifyPeer else {
-            throw ValidationError("--tls-no-verify-peer says whom --tls lets in: give --tls, too")
-        }
-        guard certificates == nil || !insecure else {
-            throw ValidationError("--tls lets nobody in without TLS, and --insecure everybody: give one of them")
-        }
     }
 
     func run() async throws {
         let interruption = Interruption(then: "clients may miss replies.")
         try await reporting { () async throws(MoveError) in
-            let credentials = try await staged(.target) { () throws(VolumeError) in try await loadCredentials() }
+            let credentials = try await staged(.target) { () throws(VolumeError) in try await listening.credentials() }
             let exports = try await open()
-            let server = ExportServer(exports, credentials: credentials, isInsecureAllowed: insecure) {
+            let server = ExportServer(exports, credentials: credentials, isInsecureAllowed: listening.insecure) {
                 tell("godwit: \($0)")
             }
             do throws(MoveError) {
@@ -117,11 +102,6 @@ struct ExportVolumes: AsyncParsableCommand {
 
     // MARK: Names and places
 
-    private func loadCredentials() async throws(VolumeError) -> ServerCredentials? {
-        guard let certificates else { return nil }
-        return try await ServerCredentials.load(from: certificates, verifiesClients: !tlsNoVerifyPeer)
-    }
-
     private func names() throws -> [String] {
         guard name.isEmpty || name.count == addresses.count else {
             throw ValidationError("\(addresses.count) volumes and \(name.count) names: give --name for each, or none")
@@ -140,24 +120,11 @@ struct ExportVolumes: AsyncParsableCommand {
 
     private func names(of addresses: [String]) -> [String] {
         guard name.isEmpty else { return name }
-        return addresses.map { text in
-            switch AddressArgument(argument: text)?.address {
-            case .rbd(let address): address.image + (address.snapshot.map { "@" + $0 } ?? "")
-            case .nbd(let address): address.export
-            case .relay(let address): address.target
-            case .file(let path): String(path.split(separator: "/").last ?? "/")
-            case nil: text
-            }
-        }
+        return addresses.map { AddressArgument(argument: $0)?.address.exportName ?? $0 }
     }
 
     private func listenAddress() throws -> ListenAddress? {
-        guard let listen else { return nil }
-        do throws(ListenAddress.ParseError) {
-            return try ListenAddress(listen)
-        } catch {
-            throw ValidationError(error.description)
-        }
+        try listen.map { try ListenAddress.argument($0) }
     }
 
     private func place() throws(VolumeError) -> ListenAddress {
@@ -165,5 +132,17 @@ struct ExportVolumes: AsyncParsableCommand {
         let directory = RuntimeDirectory.ownMoves()
         try directory.make()
         return .unix(path: "\(directory.path)/nbd-\(ProcessInfo.processInfo.processIdentifier).sock")
+    }
+}
+
+extension VolumeAddress {
+    /// What an export of it is called, unless its operator says otherwise.
+    var exportName: String {
+        switch self {
+        case .rbd(let address): address.image + (address.snapshot.map { "@" + $0 } ?? "")
+        case .nbd(let address): address.export
+        case .relay(let address): address.target
+        case .file(let path): String(path.split(separator: "/").last ?? "/")
+        }
     }
 }

@@ -22,28 +22,29 @@ struct Receive: AsyncParsableCommand {
                 + ":keyring= as needed; file:/FOLDER and the folders in it. May be given more than once.",
             valueName: "what"))
     var allow: [String]
-    @Flag(help: "Listen on TCP for other hosts, without TLS: whoever can connect can make volumes.") var insecure =
-        false
+    @OptionGroup var listening: ListeningArguments
 
     func validate() throws {
         _ = try allowances()
-        _ = try listenAddress()
+        _ = try ListenAddress.argument(listen)
     }
 
     func run() async throws {
         let interruption = Interruption(then: "clients may miss replies; their moves go on from their records.")
-        let (address, allowances) = (try listenAddress(), try allowances())
+        let (address, allowances) = (try ListenAddress.argument(listen), try allowances())
         try await reporting { () async throws(MoveError) in
             try await staged(.target) { () throws(VolumeError) in
+                let credentials = try await listening.credentials()
                 let server = try RelayServer(
-                    allowances, isInsecureAllowed: insecure, notice: { tell("godwit: \($0)") }
+                    allowances, credentials: credentials, isInsecureAllowed: listening.insecure,
+                    notice: { tell("godwit: \($0)") }
                 ) { address, wishes throws(VolumeError) in
                     try await Opening.target(
                         address, wishes: wishes, notice: { tell("godwit: \($0)") },
                         isStopped: { interruption.stop.isAsked })
                 }
                 try await server.serve(at: address) { port in
-                    emit(address.title(port: port) + "\n", to: 1)
+                    emit(address.title(port: port, isUnderTLS: credentials != nil) + "\n", to: 1)
                     while !interruption.stop.isAsked { try? await Task.sleep(for: .milliseconds(50)) }
                 }
             }
@@ -60,23 +61,15 @@ struct Receive: AsyncParsableCommand {
             }
         }
     }
-
-    private func listenAddress() throws -> ListenAddress {
-        do throws(ListenAddress.ParseError) {
-            return try ListenAddress(listen)
-        } catch {
-            throw ValidationError(error.description)
-        }
-    }
 }
 
 extension ListenAddress {
     /// As a client's address begins.
-    fileprivate func title(port: Int?) -> String {
+    fileprivate func title(port: Int?, isUnderTLS: Bool) -> String {
         switch self {
         case .unix(let path): "listening on unix:\(path)"
         case .tcp(let host, let given):
-            "listening on godwit://\(host.isEmpty ? "localhost" : host.contains(":") ? "[\(host)]" : host):\(port ?? given)/"
+            "listening on godwit\(isUnderTLS ? "s" : "")://\(Self.authority(host, port ?? given))/"
         }
     }
 }

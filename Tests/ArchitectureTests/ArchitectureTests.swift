@@ -26,7 +26,7 @@ struct ArchitectureTests {
         "NBDServer": ["Credentials", "NBDProtocol", "Sockets", "Volumes"],
         "NBDVolumes": ["Credentials", "NBDProtocol", "Volumes"],
         "Relay": ["Checksums", "CLZ4", "NBDProtocol", "Volumes"],
-        "RelayServer": ["Checksums", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes"],
+        "RelayServer": ["Checksums", "Credentials", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes"],
         "RemoteVolumes": ["Checksums", "NBDProtocol", "NBDVolumes", "Relay", "Sockets", "Volumes"],
         "Mirror": ["Checksums", "Convergence", "Cutover", "DirtyMap", "Volumes"],
         "godwit": [
