@@ -184,8 +184,9 @@ let package = Package(
         .testTarget(
             name: "TLSTests",
             dependencies: [
-                "Credentials", "NBDProtocol", "NBDServer", "NBDVolumes", "Sockets", "Volumes",
-                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                "Credentials", "NBDProtocol", "NBDServer", "NBDVolumes", "RelayServer", "RemoteVolumes", "Sockets",
+                "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "Sockets", "Volumes"], swiftSettings: strict),

@@ -24,7 +24,7 @@ package struct End: Sendable {
         case .violation(.notFixedNewstyle):
             self.init(
                 .unsupported, "the server speaks too old a form of NBD for TLS",
-                advice: "Only nbd:// and nbd+unix:// are used in clear, over a way you trust.")
+                advice: "Only nbd:… and godwit:… are used in clear, over a way you trust.")
         case .lost:
             self.init(
                 .unreachable, "the server closed the connection during the handshake",
@@ -52,7 +52,7 @@ package struct End: Sendable {
             // Whoever sits between could say so, too: there is no going on in clear.
             self.init(
                 .unsupported, "the server refused TLS\(said)",
-                advice: "Have it serve under TLS. Only nbd:// and nbd+unix:// are used in clear, over a way you trust.")
+                advice: "Have it serve under TLS. Only nbd:… and godwit:… are used in clear, over a way you trust.")
         case .policy: self.init(.forbidden, "the server's policy forbids it\(said)")
         case .shutdown: self.init(.unreachable, "the server is about to stop\(said)")
         default: self.init(.unsupported, "the server refused \(option.name)\(said)")

@@ -159,6 +159,11 @@ final class RelayHandler: ChannelInboundHandler {
             entry?.succeed(nil)
             entry = nil
             finish(End(.unsupported, "the server is no receiver"))
+        case .refused(.relay, .tlsRequired, _):
+            finish(
+                End(
+                    .forbidden, "the receiver demands TLS",
+                    advice: "Write godwits:// for godwit://, or godwits+unix:// for godwit+unix://."))
         case .refused(.relay, .policy, let words):
             finish(
                 End(

@@ -97,7 +97,7 @@ struct HandshakeTests {
             await #expect {
                 _ = try await Connection.open(
                     NBDAddress(server: .unix(path: site.socket), export: "disk", tls: .init()),
-                    tls: ClientHandler.TLS(credentials, "localhost"), contexts: [], limit: .seconds(20),
+                    tls: ClientTLS(credentials, "localhost"), contexts: [], limit: .seconds(20),
                     silence: .seconds(20))
             } throws: {
                 guard let error = $0 as? VolumeError else { return false }
@@ -197,7 +197,7 @@ struct HandshakeTests {
                 CertificateFolder(client.path, now: Self.january), verifiesServer: false)
             await #expect(throws: VolumeError.self) {
                 _ = try await Connection.open(
-                    site.address(client), tls: ClientHandler.TLS(credentials, "localhost"), contexts: [],
+                    site.address(client), tls: ClientTLS(credentials, "localhost"), contexts: [],
                     limit: .seconds(20), silence: .seconds(20))
             }
             try await site.notices.expect("expired on 2020-02-01")
