@@ -105,8 +105,8 @@ struct MoveTests {
                     try near.check(operation, .unreachable)
                 }
                 break
-            } catch is MoveError {
-                #expect(isBefallen)
+            } catch let error as MoveError {
+                #expect(isBefallen, "\(error)")
                 failures += 1
             }
             far.set(after: .max)

@@ -70,8 +70,7 @@ struct ReceiverTests {
         let stranger = try Folder()
         try stranger.take("ca-cert.pem", from: try authority.copy(of: "client"))
         try await receive(try authority.copy(of: "server")) { notices in
-            await expectRefusal(
-                .forbidden, "as soon as TLS had begun", NBDAddress.TLS(certificates: stranger.path))
+            await expectRefusal(.forbidden, "client-cert.pem", NBDAddress.TLS(certificates: stranger.path))
             try await notices.expect("it has shown no certificate")
         }
     }
