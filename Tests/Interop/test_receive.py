@@ -1,7 +1,6 @@
 """Moves to another Godwit: 'godwit receive' at the far side, godwit:// at the near one."""
 
 import json
-import os
 import pathlib
 import secrets
 import shutil
@@ -11,37 +10,10 @@ import tempfile
 import time
 import unittest
 
+from receiving import Process
 from serving import CLUSTER, GODWIT, KIB, MIB, noise, run
 
 SIZE = 24 * MIB
-
-
-class Process:
-    """A `godwit` that runs, ended with the test."""
-
-    def __init__(self, test, *words):
-        self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            [GODWIT, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True)
-        test.addCleanup(self.errors.close)
-        test.addCleanup(self.end, signal.SIGKILL)
-
-    def line(self):
-        line = self.process.stdout.readline().strip()
-        if not line:
-            raise AssertionError(f"exit status {self.process.wait(20)}\n{self.said()}")
-        return line
-
-    def said(self):
-        return os.pread(self.errors.fileno(), 1 << 20, 0).decode()
-
-    def end(self, number=signal.SIGTERM, timeout=30):
-        """Ends it. :returns: its exit status"""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        status = self.process.wait(timeout)
-        self.process.stdout.close()
-        return status
 
 
 class ReceiveTest(unittest.TestCase):

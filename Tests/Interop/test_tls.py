@@ -8,6 +8,7 @@ import subprocess
 import unittest
 
 from servers import Server, connect_tcp, free_port, nbdkit
+from receiving import Process
 from serving import GODWIT, SIZE, ServingTest, noise, run
 
 OPERATIONS = pathlib.Path(__file__).parents[2] / "Docs" / "Operations.md"
@@ -128,6 +129,29 @@ class OurServer(TLSTest):
         self.assertIn(str(key), run(GODWIT, "export", self.volume.address, *listen, "--tls", self.server, rc=73))
         self.assertIn("no such folder", run(
             GODWIT, "export", self.volume.address, *listen, "--tls", self.folder / "none", rc=73))
+
+
+class Receiving(TLSTest):
+    """A move to a receiver of another host, as far as it can tell."""
+
+    def test_a_move(self):
+        far = self.folder / "far"
+        far.mkdir()
+        receiver = Process(
+            self, "receive", "--listen", "0.0.0.0:0", "--tls", self.server, "--allow", f"file:{far}")
+        line = receiver.line()
+        self.assertRegex(line, r"^listening on godwits://0\.0\.0\.0:[1-9][0-9]*/$")
+        where = line.removeprefix("listening on ").replace("0.0.0.0", "localhost")
+        source, move = self.file(noise(SIZE)), (GODWIT, "migrate", "--progress", "none")
+        target = f"{where}file:{far}/v"
+        for folder, said in (self.stranger, "client-cert.pem"), (self.impostor, "the one that client-cert.pem"):
+            self.assertIn(said, run(*move, source, self.known(target, folder), rc=77))
+        self.assertIn("godwits://", run(*move, source, target.replace("godwits", "godwit"), rc=77))
+        self.assertEqual(list(far.iterdir()), [])
+        run(*move, source, self.known(target), "--connections", "4", "--verify")
+        self.assertEqual((far / "v").read_bytes(), source.read_bytes())
+        self.assertEqual(receiver.end(), 0)
+        self.assertIn("it has shown no certificate", receiver.said())
 
 
 class OurClient(TLSTest):
