@@ -26,8 +26,8 @@ let package = Package(
     targets: [
         .target(name: "Volumes", swiftSettings: strict),
         .target(name: "Capacity", dependencies: ["Volumes"], swiftSettings: strict),
-        .target(name: "CChecksum"),
-        .target(name: "Checksums", dependencies: ["CChecksum", "Volumes"], swiftSettings: strict),
+        .target(name: "CISAL", linkerSettings: [.linkedLibrary("isal")]),
+        .target(name: "Checksums", dependencies: ["CISAL", "Volumes"], swiftSettings: strict),
         .target(name: "CLZ4", linkerSettings: [.linkedLibrary("lz4")]),
         .target(name: "DirtyMap", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "FileVolumes", dependencies: ["Volumes"], cSettings: gnu, swiftSettings: strict),
@@ -125,7 +125,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
         .testTarget(
-            name: "ChecksumsTests", dependencies: ["CChecksum", "Checksums", "Conformance", "Volumes"],
+            name: "ChecksumsTests", dependencies: ["Checksums", "Conformance", "Volumes"],
             swiftSettings: strict),
         .testTarget(
             name: "RelayTests",

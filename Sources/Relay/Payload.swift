@@ -44,6 +44,27 @@ package struct Payload: Sendable, Equatable {
         }
     }
 
+    /// The bytes as they are in the volume, for the time of `body`: where they arrived, or unpacked.
+    ///
+    /// - Parameter body: Is told nothing if they aren't what was sent.
+    package func withBytes<Value>(
+        _ body: (UnsafeRawBufferPointer?) async throws(VolumeError) -> Value
+    ) async throws(VolumeError) -> Value {
+        guard encoding == .raw else {
+            return unsafe try await withIOBuffer(of: ByteCount(UInt64(length))) { buffer throws(VolumeError) in
+                let isRight = unsafe unpack(into: buffer)
+                return try await unsafe body(isRight ? UnsafeRawBufferPointer(buffer) : nil)
+            }
+        }
+        // Counted by hand: what `body` waits for reads from it.
+        let (bytes, storage) = unsafe stored.withUnsafeReadableBytesWithStorageManagement { bytes, storage in
+            unsafe (bytes, storage.retain())
+        }
+        defer { unsafe storage.release() }
+        let isRight = unsafe standardCRC32C(bytes) == checksum
+        return try await unsafe body(isRight ? bytes : nil)
+    }
+
     /// Puts the bytes where they belong.
     ///
     /// - Parameter buffer: Of `length` bytes.

@@ -197,13 +197,13 @@ final class RelaySession: Sendable {
         switch change {
         case .zero(let extent): try await target.zero(extent)
         case .write(let offset, let payload):
-            unsafe try await withIOBuffer(of: ByteCount(UInt64(payload.length))) { buffer throws(VolumeError) in
-                guard unsafe payload.unpack(into: buffer) else {
+            unsafe try await payload.withBytes { bytes throws(VolumeError) in
+                guard let bytes = unsafe bytes else {
                     throw VolumeError(
                         .damaged, "write", on: "\(asked) at byte \(offset.bytes)",
                         reason: "what arrived isn't what was sent", advice: "Look at both hosts and what is between.")
                 }
-                try await unsafe target.write(UnsafeRawBufferPointer(buffer), at: offset)
+                try await unsafe target.write(bytes, at: offset)
             }
         }
     }

@@ -1,4 +1,3 @@
-import CChecksum
 import Checksums
 import Conformance
 import Testing
@@ -32,7 +31,7 @@ struct CRC32CTests {
         for cut in bytes.indices { #expect(crc32c(bytes[cut...], seed: crc32c(bytes[..<cut], seed: 7)) == whole) }
     }
 
-    @Test func `the instruction and the table agree, at any length and place`() {
+    @Test func `it is what the polynomial says, at any length and place`() {
         var random = SplitMix64(seed: 3)
         for count in Array(0...70) + [255, 4096, 65_537] {
             let bytes = random.bytes(count + 3)
@@ -42,8 +41,6 @@ struct CRC32CTests {
                     (0..<8).reduce(sum ^ UInt32(byte)) { sum, _ in sum & 1 == 1 ? sum >> 1 ^ 0x82f6_3b78 : sum >> 1 }
                 }
                 #expect(crc32c(part, seed: 9) == naive)
-                #expect(
-                    unsafe part.withUnsafeBytes { unsafe godwit_crc32c_by_table(9, $0.baseAddress, count) } == naive)
             }
         }
     }

@@ -106,7 +106,14 @@ struct MoveTests {
                 }
                 break
             } catch let error as MoveError {
-                #expect(isBefallen, "\(error)")
+                // A move forgets its record last: if only that answer is lost, nothing is left to do.
+                if receiver.place().names == ["finished"] { break }
+                if error.lines.contains(where: { $0.contains("another move goes into it") }) {
+                    // The receiver has yet to notice that the one before has ended.
+                    try await Task.sleep(for: .milliseconds(20))
+                    continue
+                }
+                try #require(isBefallen, "\(error)")
                 failures += 1
             }
             far.set(after: .max)
