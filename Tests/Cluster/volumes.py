@@ -224,7 +224,10 @@ class Volume:
         """The pairs as its header holds them; librbd's Python binding loses empty values, and those after them."""
         with rados.ReadOpCtx() as operation:
             values, _ = self.ioctx.get_omap_vals(operation, "", "metadata_", 10_000)
-            self.ioctx.operate_read_op(operation, f"rbd_header.{self.id}")
+            try:
+                self.ioctx.operate_read_op(operation, f"rbd_header.{self.id}")
+            except rados.ObjectNotFound:
+                return {}  # librbd makes a name first, and its header last
             return {key.removeprefix("metadata_"): (value or b"").decode("utf-8", "surrogateescape") for key, value in values}
 
     @property
