@@ -43,7 +43,7 @@ struct ExportVolumes: AsyncParsableCommand {
                 try await staged(.target) { () throws(VolumeError) in
                     try await server.serve(at: try place()) { offers in
                         for offer in offers { emit(offer.uri + "\n", to: 1) }
-                        while !interruption.stop.isAsked { try? await Task.sleep(for: .milliseconds(50)) }
+                        await interruption.untilAsked()
                     }
                 }
             } catch {

@@ -32,4 +32,9 @@ final class Interruption: Sendable {
         // A reader of our output that goes away is no reason to die without a word.
         signal(SIGPIPE, SIG_IGN)
     }
+
+    /// For what has no end of its own.
+    func untilAsked() async {
+        while !stop.isAsked { try? await Task.sleep(for: .milliseconds(50)) }
+    }
 }

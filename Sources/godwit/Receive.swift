@@ -45,7 +45,7 @@ struct Receive: AsyncParsableCommand {
                 }
                 try await server.serve(at: address) { port in
                     emit(address.title(port: port, isUnderTLS: credentials != nil) + "\n", to: 1)
-                    while !interruption.stop.isAsked { try? await Task.sleep(for: .milliseconds(50)) }
+                    await interruption.untilAsked()
                 }
             }
         }
