@@ -105,7 +105,6 @@ let package = Package(
             dependencies: [
                 "Checksums", "NBDProtocol", "NBDVolumes", "Relay", "Sockets", "Volumes",
                 .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
         .target(

@@ -1,6 +1,5 @@
 internal import NBDProtocol
 internal import NIOCore
-internal import NIOPosix
 internal import Volumes
 
 /// One connection to an export.
@@ -18,8 +17,8 @@ final class Connection: Sendable {
     private let handler: NIOLoopBound<ClientHandler>
     private let slots = Slots(mostInFlight)
 
-    private init(agreement: Agreement, channel: any Channel, handler: NIOLoopBound<ClientHandler>) {
-        (self.agreement, self.channel, self.handler) = (agreement, channel, handler)
+    private init(_ dialed: Dialed<ClientHandler, Agreement>) {
+        (agreement, channel, handler) = (dialed.entry, dialed.channel, dialed.handler)
     }
 
     deinit {
@@ -35,44 +34,12 @@ final class Connection: Sendable {
     ) async throws(VolumeError) -> Connection {
         let title = address.text
         let plan = ClientPlan(.enter(address.export), tls: tls == nil ? .off : .required, contexts: contexts)
-        // A host's name may have several addresses, which are tried side by side: each attempt has its own handler.
-        @Sendable func initialize(_ channel: any Channel) -> EventLoopFuture<Attempt> {
-            channel.eventLoop.makeCompletedFuture {
-                let entry = channel.eventLoop.makePromise(of: Agreement.self)
-                // Does nothing if the handler has told why before.
-                channel.closeFuture.whenComplete { _ in entry.fail(ChannelError.alreadyClosed) }
+        return Connection(
+            try await Dialed(to: address.server, title: title, limit: limit) { entry, channel in
                 let handler = ClientHandler(title: title, plan: plan, tls: tls, silence: silence, entry: entry)
                 handler.limitHandshake(to: limit, on: channel)
-                try channel.pipeline.syncOperations.addHandler(handler)
-                return Attempt(
-                    channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop),
-                    agreement: entry.futureResult)
-            }
-        }
-        do {
-            let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .connectTimeout(TimeAmount(limit))
-            let attempt =
-                switch address.server {
-                case .tcp(let host, let port):
-                    try await bootstrap.connect(host: host, port: Int(port), channelInitializer: initialize)
-                case .unix(let path):
-                    try await bootstrap.connect(unixDomainSocketPath: path, channelInitializer: initialize)
-                }
-            return Connection(
-                agreement: try await attempt.agreement.get(), channel: attempt.channel, handler: attempt.handler)
-        } catch let error as VolumeError {
-            throw error
-        } catch {
-            throw End(error).error("connect", on: title)
-        }
-    }
-
-    /// A channel, perhaps to one of several addresses.
-    private struct Attempt: Sendable {
-        let channel: any Channel
-        let handler: NIOLoopBound<ClientHandler>
-        let agreement: EventLoopFuture<Agreement>
+                return handler
+            })
     }
 
     /// Has the server carry out a request, and waits until it has.

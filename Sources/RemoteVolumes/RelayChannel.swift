@@ -1,7 +1,6 @@
 internal import NBDProtocol
 internal import NBDVolumes
 internal import NIOCore
-internal import NIOPosix
 internal import Relay
 internal import Volumes
 
@@ -21,9 +20,9 @@ final class RelayChannel: Sendable {
     private let slots = Slots(mostAsked)
     private let changes = Slots(mostChanges)
 
-    private init(_ grant: RelayGrant, _ address: RelayAddress, _ attempt: Attempt) {
+    private init(_ grant: RelayGrant, _ address: RelayAddress, _ dialed: Dialed<RelayHandler, RelayGrant?>) {
         (self.grant, self.address) = (grant, address)
-        (channel, handler) = (attempt.channel, attempt.handler)
+        (channel, handler) = (dialed.channel, dialed.handler)
     }
 
     deinit {
@@ -40,45 +39,14 @@ final class RelayChannel: Sendable {
     ) async throws(VolumeError) -> RelayChannel? {
         let title = address.text
         let plan = ClientPlan(.relay(offer.data), tls: tls == nil ? .off : .required)
-        @Sendable func initialize(_ channel: any Channel) -> EventLoopFuture<Attempt> {
-            channel.eventLoop.makeCompletedFuture {
-                let entry = channel.eventLoop.makePromise(of: RelayGrant?.self)
-                // Does nothing if the handler has told why before.
-                channel.closeFuture.whenComplete { _ in entry.fail(ChannelError.alreadyClosed) }
-                let handler = RelayHandler(title: title, plan: plan, tls: tls, silence: silence, entry: entry)
-                handler.limitHandshake(to: limit, on: channel)
-                try channel.pipeline.syncOperations.addHandler(handler)
-                return Attempt(
-                    channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop),
-                    grant: entry.futureResult)
-            }
+        let dialed: Dialed<RelayHandler, RelayGrant?> = try await Dialed(
+            to: address.server, title: title, limit: limit
+        ) { entry, channel in
+            let handler = RelayHandler(title: title, plan: plan, tls: tls, silence: silence, entry: entry)
+            handler.limitHandshake(to: limit, on: channel)
+            return handler
         }
-        do {
-            let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .connectTimeout(TimeAmount(limit))
-                .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            let attempt =
-                switch address.server {
-                case .tcp(let host, let port):
-                    try await bootstrap.connect(host: host, port: Int(port), channelInitializer: initialize)
-                case .unix(let path):
-                    try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                        .connectTimeout(TimeAmount(limit))
-                        .connect(unixDomainSocketPath: path, channelInitializer: initialize)
-                }
-            return try await attempt.grant.get().map { RelayChannel($0, address, attempt) }
-        } catch let error as VolumeError {
-            throw error
-        } catch {
-            throw End(error).error("connect", on: title)
-        }
-    }
-
-    /// A channel, perhaps to one of several addresses of a host.
-    private struct Attempt: Sendable {
-        let channel: any Channel
-        let handler: NIOLoopBound<RelayHandler>
-        let grant: EventLoopFuture<RelayGrant?>
+        return dialed.entry.map { RelayChannel($0, address, dialed) }
     }
 
     func ask(_ request: RelayRequest) async throws(VolumeError) -> RelayReply {
