@@ -44,6 +44,7 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "Convergence", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "Cutover", dependencies: ["Volumes"], swiftSettings: strict),
+        .target(name: "Gate", dependencies: ["Convergence", "Cutover", "Volumes"], swiftSettings: strict),
         .target(
             name: "Guest",
             dependencies: [
@@ -113,7 +114,8 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Capacity", "Control", "Convergence", "Credentials", "Cutover", "FileVolumes", "Guest", "Mirror",
+                "Capacity", "Control", "Convergence", "Credentials", "Cutover", "FileVolumes", "Gate", "Guest",
+                "Mirror",
                 "NBDServer", "NBDVolumes", "RBDVolumes", "RelayServer", "RemoteVolumes", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -121,6 +123,9 @@ let package = Package(
         .target(name: "Conformance", dependencies: ["Volumes"], path: "Tests/Conformance", swiftSettings: strict),
         .testTarget(
             name: "FileVolumesTests", dependencies: ["Conformance", "FileVolumes", "Volumes"], cSettings: gnu,
+            swiftSettings: strict),
+        .testTarget(
+            name: "GateTests", dependencies: ["Conformance", "Cutover", "Gate", "Mirror", "Volumes"],
             swiftSettings: strict),
         .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
         .testTarget(

@@ -13,6 +13,21 @@ package protocol WriterHold: Sendable {
     func adopt() async throws(VolumeError)
     /// How many clients keep the source open while they are held still: the fence finds as many watchers, and no more.
     var clientsAtSource: Int { get }
+    /// Whether the writer is this process's own: nobody else has the source open, and after `switchOver` it waits until
+    /// `leaveSource`, so that nobody can have written to the target before. Others go on at once.
+    var isOurOwn: Bool { get }
+    /// Who slows the writer; nothing for the source.
+    var limiter: (any WriterLimit)? { get }
+    /// All of an earlier run is fenced, and the move begins: whoever waits for it may come to the source.
+    func begin() async throws(VolumeError)
+    /// How long the writer will be held still at most, from `freeze` to `seal`; nothing for as long as it takes. Where it
+    /// can, the hold lets it go on by itself when that is over.
+    func promise(_ longest: Duration?)
+    /// Whether the frozen writer is still held, and wasn't let go on by what was promised.
+    var isHolding: Bool { get }
+    /// From here on the writer is held until it is thawed, or goes on at the target.
+    /// - Returns: Whether it is still held.
+    func seal() -> Bool
     /// How long `switchOver` is likely to take, as far as can be told without doing it.
     func rehearse() async throws(VolumeError) -> Duration
     /// Brings the writer to a standstill. When it returns, all that the writer holds as written has reached the source,
@@ -29,6 +44,12 @@ package protocol WriterHold: Sendable {
 }
 
 extension WriterHold {
+    package var isOurOwn: Bool { false }
+    package var limiter: (any WriterLimit)? { nil }
+    package func begin() async throws(VolumeError) {}
+    package func promise(_ longest: Duration?) {}
+    package var isHolding: Bool { true }
+    package func seal() -> Bool { true }
     package func rehearse() async throws(VolumeError) -> Duration { .milliseconds(50) }
     package func leaveSource() async throws(VolumeError) {}
 }

@@ -64,6 +64,7 @@ final class Following: Sendable {
             // Whatever happened, nobody is left slowed. A volume that doesn't answer isn't asked once more; what stands
             // there is taken back by the next run, or by 'godwit doctor'.
             if !error.isUnanswered { try? await source.lift() }
+            try? await live.hold?.limiter?.lift()
             throw error
         }
     }
@@ -236,9 +237,11 @@ final class Following: Sendable {
         }
     }
 
+    private var limiter: any WriterLimit { live.hold?.limiter ?? source }
+
     private func limit(to rate: ByteRate) async {
         do throws(VolumeError) {
-            let inForce = try await source.limit(to: rate)
+            let inForce = try await limiter.limit(to: rate)
             status.change { $0.limit = inForce }
         } catch {
             // A writer that can't be slowed may converge all the same; if it doesn't, that is said.
@@ -249,7 +252,7 @@ final class Following: Sendable {
     func lift() async {
         guard status.current.limit != nil else { return }
         do throws(VolumeError) {
-            try await source.lift()
+            try await limiter.lift()
             status.change { $0.limit = nil }
             state.withLock { $0.convergence.lifted() }
         } catch {

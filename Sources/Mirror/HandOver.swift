@@ -13,6 +13,8 @@ struct HandOver {
     private static let freezeCost = Duration.milliseconds(80)
     /// A command takes a moment to reach the writer; with its limit gone any earlier it would catch up first.
     private static let liftDelay = Duration.milliseconds(20)
+    /// How soon a note is tried again on which all depends.
+    private static let insistence = Duration.seconds(1)
 
     enum End {
         case done
@@ -71,6 +73,8 @@ struct HandOver {
             still.parts.freeze = still.part(time.now())
             var end = try await lastRound(seen, rest: rest, &report, &still)
             while case .changed = end, still.hasEvicted { end = try await lastRound(seen, rest: rest, &report, &still) }
+            // From here on only the commit's outcome lets the writer go on.
+            if case .moved = end, !(live.hold?.seal() ?? true) { end = .tooLong(time.now() - still.began + rest) }
             switch end {
             case .moved(let description): try await commit(as: description, &still.parts)
             case .tooLong(let expected):
@@ -91,17 +95,8 @@ struct HandOver {
         } catch {
             try await thaw(after: error)
         }
-        try await switchOver(&still.parts)
-        still.parts.seconds = (time.now() - still.began).seconds
+        try await switchOver(&still)
         report.pause = still.parts
-        // The writer goes on.
-        try await staged(.underWay) { () throws(VolumeError) in
-            try await walk.note { record in
-                record.phase = .switched
-                record.frozenBy = nil
-            }
-            try await live.hold?.leaveSource()
-        }
         following.status.change { $0.phase = .ending }
         return .done
     }
@@ -194,6 +189,8 @@ struct HandOver {
         guard still.hasEvicted || fits(.zero) else {
             return .tooLong(expected.withLock { $0 })
         }
+        // What was promised was over, and the writer went on.
+        guard live.hold?.isHolding ?? true else { return .tooLong(time.now() - began + rest) }
         guard isUnchanged else {
             if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
             throw MoveError(
@@ -226,6 +223,7 @@ struct HandOver {
 
     private func freeze() async throws(MoveError) {
         guard let hold = live.hold else { return await following.lift() }
+        hold.promise(isForced ? nil : live.convergence.maxPause)
         // The limit goes only now: what is queued under it must not hold up the freeze.
         async let lifting: Void = liftSoon()
         let result: Result<Void, VolumeError>
@@ -304,7 +302,7 @@ struct HandOver {
         try await walk.note { $0.phase = .copying }
     }
 
-    private func switchOver(_ pause: inout Report.Pause) async throws(MoveError) {
+    private func switchOver(_ still: inout Standstill) async throws(MoveError) {
         let began = time.now()
         do throws(VolumeError) {
             try await live.hold?.switchOver()
@@ -322,7 +320,38 @@ struct HandOver {
             }
             try await thaw(after: failure)
         }
-        pause.switch = (time.now() - began).seconds
+        func goesOn() {
+            still.parts.switch = (time.now() - began).seconds
+            still.parts.seconds = (time.now() - still.began).seconds
+        }
+        guard live.hold?.isOurOwn == true else {
+            goesOn()
+            return try await staged(.underWay) { () throws(VolumeError) in
+                try await noteSwitch()
+                try await live.hold?.leaveSource()
+            }
+        }
+        // Whether a note arrived whose answer was lost can't be told, and a run to come would go by it: there is only
+        // the way forward.
+        while true {
+            do throws(VolumeError) {
+                try await noteSwitch()
+                break
+            } catch {
+                guard error.kind == .unreachable, !move.stop.isAsked else { throw MoveError(error, at: .underWay) }
+                following.tell("the writer waits, as \(move.target.address) doesn't answer: \(error)")
+                await time.sleep(Self.insistence)
+            }
+        }
+        goesOn()
+        try await staged(.underWay) { () throws(VolumeError) in try await live.hold?.leaveSource() }
+    }
+
+    private func noteSwitch() async throws(VolumeError) {
+        try await walk.note { record in
+            record.phase = .switched
+            record.frozenBy = nil
+        }
     }
 
     // MARK: Verification

@@ -27,6 +27,7 @@ struct LiveMove {
         try await staged(.underWay) { () throws(VolumeError) in
             try await Relief(source: source, hold: { _ in options.hold }).run(frozenBy: frozenBy)
         }
+        try await staged(.underWay) { () throws(VolumeError) in try await options.hold?.begin() }
         record.isLive = true
         record.frozenBy = nil
         record.phase = .copying

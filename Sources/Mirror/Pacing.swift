@@ -1,3 +1,4 @@
+internal import Convergence
 internal import Synchronization
 internal import Volumes
 

@@ -1,3 +1,4 @@
+internal import Cutover
 package import Volumes
 
 /// What a move would do, and what stands against it, found out without changing anything.
@@ -70,10 +71,10 @@ package struct Preflight: Sendable {
 
     private func sourceObstacles() async throws(MoveError) -> [Obstacle] {
         let found = try await staged(.source) { () throws(VolumeError) in try await move.source.obstacles() }
-        // A live move is made because somebody has it open.
-        guard move.live != nil, let source = move.source as? any LiveSource else { return found }
+        guard let live = move.options.live, let source = move.source as? any LiveSource else { return found }
         let more = try await staged(.source) { () throws(VolumeError) in try await source.liveObstacles() }
-        return found.filter { $0.kind != .busy } + more
+        // A live move is made because somebody has it open.
+        return found.filter { live.hold?.isOurOwn == true || $0.kind != .busy } + more
     }
 
     func targetObstacles(to description: VolumeDescription) async throws(MoveError) -> [Obstacle] {

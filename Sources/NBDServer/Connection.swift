@@ -138,6 +138,7 @@ final class Connection: ChannelInboundHandler {
                 preconditionFailure("it was found, and exports stay")
             }
             servant = Servant(export.disk, agreement)
+            connections.entered(self)
             deadline?.cancel()
             post(bytes)
         case .request(let request): begin(request)

@@ -10,6 +10,8 @@ final class Connections: Sendable {
 
     private struct State {
         var members: [ObjectIdentifier: Member] = [:]
+        /// Those of them that use an export.
+        var users: Set<ObjectIdentifier> = []
         var isEnding = false
         var whenEnded: CheckedContinuation<Void, Never>?
     }
@@ -34,10 +36,18 @@ final class Connections: Sendable {
         }
     }
 
+    /// It has entered an export.
+    func entered(_ connection: Connection) {
+        state.withLock { _ = $0.users.insert(ObjectIdentifier(connection)) }
+    }
+
+    var userCount: Int { state.withLock { $0.users.count } }
+
     /// It is closed, and its disk has nothing of it any more.
     func leave(_ connection: Connection) {
         let ended: CheckedContinuation<Void, Never>? = state.withLock { state in
             state.members[ObjectIdentifier(connection)] = nil
+            state.users.remove(ObjectIdentifier(connection))
             return state.isEnding && state.members.isEmpty ? state.whenEnded.take() : nil
         }
         ended?.resume()

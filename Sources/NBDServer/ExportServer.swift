@@ -14,6 +14,15 @@ package struct ExportServer: Sendable {
         package let uri: String
     }
 
+    /// A server that runs.
+    package struct Serving: Sendable {
+        package let offers: [Offer]
+        fileprivate let connections: Connections
+
+        /// How many connections use an export now.
+        package var clientCount: Int { connections.userCount }
+    }
+
     private let exports: Exports
     private let limits: ServerLimits
     private let credentials: ServerCredentials?
@@ -39,7 +48,7 @@ package struct ExportServer: Sendable {
     ///
     /// - Throws: If it can't listen, and `body` isn't run then; or if a disk can't be flushed.
     package nonisolated(nonsending) func serve<Value>(
-        at address: ListenAddress, _ body: nonisolated(nonsending) ([Offer]) async -> Value
+        at address: ListenAddress, _ body: nonisolated(nonsending) (Serving) async -> Value
     ) async throws(VolumeError) -> Value {
         let (exports, credentials, limits) = (exports, credentials, limits)
         let connections = Connections(limit: limits.connections, notice: notice)
@@ -49,12 +58,10 @@ package struct ExportServer: Sendable {
             Connection(exports, credentials, limits: limits, among: connections, on: loop)
         }
         let port = listener.port
-        let value = await body(
-            exports.all.map {
-                Offer(
-                    name: $0.name,
-                    uri: address.uri(ofExport: $0.name, port: port, isUnderTLS: credentials != nil))
-            })
+        let offers = exports.all.map {
+            Offer(name: $0.name, uri: address.uri(ofExport: $0.name, port: port, isUnderTLS: credentials != nil))
+        }
+        let value = await body(Serving(offers: offers, connections: connections))
         await listener.close()
         await connections.end()
         for export in exports.all where export.disk.isWritable { try await export.disk.flush() }

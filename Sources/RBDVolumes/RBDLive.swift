@@ -4,7 +4,7 @@ internal import Synchronization
 package import Volumes
 
 // An image that is moved while its clients write to it.
-extension RBDSource: LiveSource {
+extension RBDSource: ServableSource {
     /// librbd has whoever holds the exclusive lock finish its writes before a snapshot is made. A client without that
     /// lock goes on with writes that it had begun: they still get into the snapshot once it was read, and no diff shows
     /// them (Docs/Decisions/0008).
@@ -40,13 +40,40 @@ extension RBDSource: LiveSource {
     }
 
     package func lockOut() async throws(VolumeError) {
-        try await stayOpen()
-        guard let image = kept.withLock({ $0 }) else { return }
-        // Asked for like this, librbd keeps it from whoever else asks (librbd/exclusive_lock/StandardPolicy.cc).
-        unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
+        _ = try await locked()
     }
 
-    package func letGo() async { await kept.withLock { $0.take() }?.close() }
+    /// The image, where it is kept open, with its lock.
+    private func locked() async throws(VolumeError) -> Image {
+        try await stayOpen()
+        guard let image = kept.withLock({ $0 }) else { preconditionFailure("it stays open") }
+        // Asked for like this, librbd keeps it from whoever else asks (librbd/exclusive_lock/StandardPolicy.cc).
+        unsafe try await image.call("rbd_lock_acquire") { unsafe rbd_lock_acquire($0, RBD_LOCK_MODE_EXCLUSIVE) }
+        return image
+    }
+
+    package func letGo() async {
+        guard !isServed.withLock({ $0 }) else { return }
+        await kept.withLock { $0.take() }?.close()
+    }
+
+    /// Its users' image is the one that makes and removes snapshots, too: who holds the lock does it soonest.
+    package func serve() async throws(VolumeError) -> (disk: any Disk, watch: (any ChangeWatch)?) {
+        do throws(VolumeError) {
+            let image = try await locked()
+            let reader = try await ImageReader(image, at: nil, isStill: false)
+            isServed.withLock { $0 = true }
+            return (RBDDisk(reader: reader, image: image, isWritable: true), nil)
+        } catch {
+            await letGo()
+            throw error
+        }
+    }
+
+    package func endServing() async {
+        isServed.withLock { $0 = false }
+        await letGo()
+    }
 
     package func writers() async throws(VolumeError) -> [Writer] {
         let others = try await pool.watchers(ofImage: name).filter { $0.client != cluster.clientNumber }

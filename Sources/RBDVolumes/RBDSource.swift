@@ -12,6 +12,8 @@ package final class RBDSource: SourceVolume {
     let name: String
     /// The image, where it is kept open for writing.
     let kept = Mutex<Image?>(nil)
+    /// Whether it is kept open for those who use it, too.
+    let isServed = Mutex(false)
 
     private init(_ target: RBDAddress, cluster: Cluster) throws(VolumeError) {
         address = target.text
@@ -22,8 +24,12 @@ package final class RBDSource: SourceVolume {
     }
 
     /// Connects, but doesn't look whether the image is there.
-    package static func connect(to address: RBDAddress) async throws(VolumeError) -> RBDSource {
-        try RBDSource(address, cluster: try await Cluster.connect(for: address))
+    /// - Parameter caching: As configured where the image is served while it is moved: one client does both, so that who
+    ///   evicts it ends both.
+    package static func connect(
+        to address: RBDAddress, caching: Cluster.Caching = .off
+    ) async throws(VolumeError) -> RBDSource {
+        try RBDSource(address, cluster: try await Cluster.connect(for: address, caching: caching))
     }
 
     /// Opens the image, or a snapshot of it, for reading.

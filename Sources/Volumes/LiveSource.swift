@@ -1,5 +1,5 @@
 /// A source that can be moved while its clients go on writing.
-package protocol LiveSource: SourceVolume {
+package protocol LiveSource: SourceVolume, WriterLimit {
     /// Says at the volume that this process moves it to `target`: whoever finds what a lost one left can tell.
     /// - Parameter isLive: Whether its clients go on meanwhile: only one move may do that at a time.
     /// - Throws: `busy` if another move has said so, and may be alive.
@@ -17,14 +17,18 @@ package protocol LiveSource: SourceVolume {
     func liveObstacles() async throws(VolumeError) -> [Obstacle]
     /// Who has it open for writing, this process apart.
     func writers() async throws(VolumeError) -> [Writer]
-    /// Holds each client's writes to that rate. What it was held to before is written down with the volume in the same
-    /// step, so that `lift` puts back exactly that, whoever calls it.
+    /// Says that the volume is at `target` now, and what is to become of what is left here. Once no client has it open.
+    func retire(to target: String, _ rest: Retirement) async throws(VolumeError)
+}
+
+/// Whoever can slow the clients that write to a volume.
+package protocol WriterLimit: Sendable {
+    /// Holds each client's writes to that rate. Where it was held to another before, that is written down with the
+    /// volume in the same step, so that `lift` puts back exactly that, whoever calls it.
     /// - Returns: The limit in force: the client's own, if that is lower.
     func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate
     /// Takes the limit of a move back. Without complaint if there is none, or none any more.
     func lift() async throws(VolumeError)
-    /// Says that the volume is at `target` now, and what is to become of what is left here. Once no client has it open.
-    func retire(to target: String, _ rest: Retirement) async throws(VolumeError)
 }
 
 extension LiveSource {

@@ -193,3 +193,11 @@ extension MemoryVolume.Place {
         }
     }
 }
+
+extension MemoryVolume: ServableSource {
+    package func serve() async throws(VolumeError) -> (disk: any Disk, watch: (any ChangeWatch)?) {
+        (try await attach(.head, isWritable: true), nil)
+    }
+
+    package func endServing() async {}
+}

@@ -41,8 +41,8 @@ struct ExportVolumes: AsyncParsableCommand {
             }
             do throws(MoveError) {
                 try await staged(.target) { () throws(VolumeError) in
-                    try await server.serve(at: try place()) { offers in
-                        for offer in offers { emit(offer.uri + "\n", to: 1) }
+                    try await server.serve(at: try place()) { serving in
+                        for offer in serving.offers { emit(offer.uri + "\n", to: 1) }
                         await interruption.untilAsked()
                     }
                 }

@@ -36,6 +36,16 @@ func reporting(_ body: () async throws(MoveError) -> Void) async throws {
     }
 }
 
+/// The same, for a command that isn't over with that.
+func reported(_ body: () async throws(MoveError) -> Void) async -> Result<Void, any Error> {
+    do {
+        try await reporting(body)
+        return .success(())
+    } catch {
+        return .failure(error)
+    }
+}
+
 func tell(_ error: MoveError) {
     for (index, line) in error.lines.enumerated() { tell(index == 0 ? "godwit: \(line)" : "  \(line)") }
     if let advice = error.advice { tell("  \(advice)") }

@@ -58,7 +58,10 @@ struct LiveArguments: ParsableArguments {
         }
     }
 
-    func options(from source: VolumeAddress, to target: VolumeAddress) throws(VolumeError) -> LiveOptions? {
+    /// - Parameter hold: Who holds the writer still; nothing for whoever --freeze says.
+    func options(
+        from source: VolumeAddress, to target: VolumeAddress, hold: (any WriterHold)?
+    ) throws(VolumeError) -> LiveOptions? {
         guard live else { return nil }
         var options = LiveOptions()
         options.convergence.maxPause = maxPause.duration
@@ -69,8 +72,12 @@ struct LiveArguments: ParsableArguments {
         options.fence = fence
         options.source = retirement
         if let freezeTimeout { options.patience = freezeTimeout.duration }
-        options.hold = try Opening.hold(
-            freeze, from: source, to: target, limit: freezeTimeout?.duration ?? .seconds(30))
+        if let hold {
+            options.hold = hold
+        } else {
+            options.hold = try Opening.hold(
+                freeze, from: source, to: target, limit: freezeTimeout?.duration ?? .seconds(30))
+        }
         return options
     }
 }

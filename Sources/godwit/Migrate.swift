@@ -2,10 +2,12 @@ internal import ArgumentParser
 internal import Control
 internal import Convergence
 internal import Foundation
+internal import Gate
 internal import Mirror
 internal import NBDVolumes
 internal import RBDVolumes
 internal import RemoteVolumes
+internal import Synchronization
 internal import Volumes
 
 struct Migrate: AsyncParsableCommand {
@@ -38,6 +40,7 @@ struct Migrate: AsyncParsableCommand {
 
     @OptionGroup(title: "To another Godwit (godwit://)") var relay: RelayArguments
     @OptionGroup(title: "While its clients go on writing") var live: LiveArguments
+    @OptionGroup(title: "Beneath its clients") var exporting: ExportArguments
     @OptionGroup(title: "Target layout (default: as the source)") var layout: LayoutOptions
 
     func validate() throws {
@@ -66,6 +69,8 @@ struct Migrate: AsyncParsableCommand {
             }
         }
         try relay.validate(for: AddressArgument.explained(target).address)
+        try exporting.validate(
+            from: AddressArgument.explained(source).address, to: AddressArgument.explained(target).address, live)
     }
 
     func run() async throws {
@@ -78,12 +83,13 @@ struct Migrate: AsyncParsableCommand {
         let status = LiveStatus(
             onRound: { number, round in if self.progress != .none { tell(round.text(number)) } },
             onNotice: { tell("godwit: \($0)") })
-        try await reporting { () async throws(MoveError) in
+        let served = Mutex<MoveExport?>(nil)
+        let moved = await reported { () async throws(MoveError) in
             let display = ProgressDisplay(progress, style: self.progress)
             let (text, refusal) = try await display.during { () async throws(MoveError) -> (String, MoveError?) in
                 progress.begin("connecting")
                 let source = try await staged(.source) { () throws(VolumeError) in
-                    try await Opening.source(from.address)
+                    try await Opening.source(from.address, isServed: exporting.export != nil)
                 }
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(
@@ -93,8 +99,12 @@ struct Migrate: AsyncParsableCommand {
                 try refuseUnfit(target, at: to.address)
                 let again = Again(isAnew: target is NBDTarget, isFar: target is RemoteTarget)
                 var options = self.options
+                let export = try await staged(.source) { () throws(VolumeError) in
+                    try await exporting.open(source, from: from.address, to: to.address, stop: interruption.stop)
+                }
+                served.withLock { $0 = export }
                 options.live = try await staged(.source) { () throws(VolumeError) in
-                    try live.options(from: from.address, to: to.address)
+                    try live.options(from: from.address, to: to.address, hold: export?.hold)
                 }
                 let move = Move(
                     from: source, to: target, options: options, progress: progress, stop: interruption.stop,
@@ -114,11 +124,18 @@ struct Migrate: AsyncParsableCommand {
                     return try await ControlServer(control: control).serve(
                         unheard: { tell("godwit: no orders can be given to this move: \($0)") }
                     ) { () async throws(MoveError) in
-                        let guardian = Guardian(source: source.address, target: target.address)
+                        // The clients of an export end with it.
+                        let guardian =
+                            export == nil ? Guardian(source: source.address, target: target.address) : nil
                         defer { guardian?.dismiss() }
+                        export?.begin()
                         return try await cancelling(controls, from.address, to.address, target) {
                             () async throws(MoveError) in
-                            try await move.run()
+                            let report = try await move.run()
+                            try await staged(.underWay) { () throws(VolumeError) in
+                                try await export?.hold.leaveSource()
+                            }
+                            return report
                         }
                     }
                 }
@@ -127,6 +144,12 @@ struct Migrate: AsyncParsableCommand {
             emit(text, to: 1)
             if let refusal { throw MoveError(refusal.kind, ["the move can't be made as things stand"]) }
         }
+        if let export = served.withLock({ $0 }) {
+            try await reporting { () async throws(MoveError) in
+                try await staged(.source) { () throws(VolumeError) in try await export.end() }
+            }
+        }
+        try moved.get()
     }
 
     private var options: MoveOptions {

@@ -37,9 +37,12 @@ struct AddressArgument: ExpressibleByArgument, Sendable {
 
 /// Opens what an address names. Nothing else knows which kinds of volumes there are.
 enum Opening {
-    static func source(_ address: VolumeAddress) async throws(VolumeError) -> any SourceVolume {
+    /// - Parameter isServed: Whether it has users through this process, too.
+    static func source(
+        _ address: VolumeAddress, isServed: Bool = false
+    ) async throws(VolumeError) -> any SourceVolume {
         switch address {
-        case .rbd(let address): try await RBDSource.connect(to: address)
+        case .rbd(let address): try await RBDSource.connect(to: address, caching: isServed ? .asConfigured : .off)
         case .nbd(let address): try await NBDSource.connect(to: address)
         case .relay(let address):
             throw VolumeError(

@@ -18,6 +18,7 @@ struct ArchitectureTests {
         "RBDVolumes": ["Capacity", "CCeph", "Checksums", "Volumes"],
         "Convergence": ["Volumes"],
         "Cutover": ["Volumes"],
+        "Gate": ["Convergence", "Cutover", "Volumes"],
         "Guest": ["Cutover", "Volumes"],
         "Sockets": ["Volumes"],
         "Control": ["Sockets", "Volumes"],
@@ -31,7 +32,7 @@ struct ArchitectureTests {
         "Mirror": ["Checksums", "Convergence", "Cutover", "DirtyMap", "Volumes"],
         "godwit": [
             "CCeph", "Capacity", "Checksums", "Control", "Convergence", "Credentials", "Cutover", "DirtyMap",
-            "FileVolumes", "Guest", "Mirror", "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Relay",
+            "FileVolumes", "Gate", "Guest", "Mirror", "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Relay",
             "RelayServer", "RemoteVolumes", "Sockets", "Volumes",
         ],
     ]
@@ -123,7 +124,7 @@ struct ArchitectureTests {
         // Each room comes after all that it may use.
         let order = [
             "CCeph", "CISAL", "CLZ4", "Volumes", "Capacity", "Checksums", "DirtyMap", "FileVolumes", "RBDVolumes",
-            "Convergence", "Cutover", "Guest", "Sockets", "Control", "NBDProtocol", "Credentials", "NBDServer",
+            "Convergence", "Cutover", "Gate", "Guest", "Sockets", "Control", "NBDProtocol", "Credentials", "NBDServer",
             "NBDVolumes", "Relay", "RelayServer", "RemoteVolumes", "Mirror", "godwit",
         ]
         for (room, used) in Self.edges {

@@ -57,7 +57,7 @@ struct ListeningTests {
     @Test(arguments: ["127.0.0.1", "::1", "localhost"])
     func `TCP on loopback takes any free port, and tells it`(host: String) async throws {
         let site = try Site(try await TestDisk())
-        let offers = try await site.server.serve(at: .tcp(host: host, port: 0)) { $0 }
+        let offers = try await site.server.serve(at: .tcp(host: host, port: 0)) { $0.offers }
         let shown = host == "::1" ? "[::1]" : host
         let port = try #require(offers[0].uri.wholeMatch(of: /nbd:\/\/.*:([0-9]+)\/disk/)?.1)
         #expect(offers[0].uri == "nbd://\(shown):\(port)/disk" && port != "0")
@@ -73,7 +73,7 @@ struct ListeningTests {
             return error?.kind == .forbidden && error?.advice?.contains("--insecure") == true
         }
         let server = ExportServer(site.exports, isInsecureAllowed: true)
-        #expect(try await server.serve(at: .tcp(host: host, port: 0)) { $0.count } == 1)
+        #expect(try await server.serve(at: .tcp(host: host, port: 0)) { $0.offers.count } == 1)
     }
 
     @Test(

@@ -59,9 +59,9 @@ struct Site: Sendable {
         let disk = try await MemoryVolume(at: place).attach(.head, isWritable: true)
         let server = ExportServer(
             [Export(name: "disk", disk: disk)], limits: limits, credentials: credentials, notice: notices.add)
-        let result: Result<Void, any Error> = try await server.serve(at: address ?? .unix(path: socket)) { offers in
+        let result: Result<Void, any Error> = try await server.serve(at: address ?? .unix(path: socket)) { serving in
             do {
-                return .success(try await body(offers[0].uri))
+                return .success(try await body(serving.offers[0].uri))
             } catch {
                 return .failure(error)
             }

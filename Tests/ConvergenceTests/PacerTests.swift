@@ -1,5 +1,5 @@
 import Conformance
-import Mirror
+import Convergence
 import Testing
 import Volumes
 
