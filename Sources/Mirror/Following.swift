@@ -15,6 +15,10 @@ final class Following: Sendable {
         /// Attempts to hand over that were given up, and when the next may be made.
         var attempts = 0
         var nextAttempt: Duration = .zero
+        /// How long comparing one piece takes, going by the last time.
+        var comparingPiece: Duration?
+        /// Whether what was moved was compared since the last attempt to hand over.
+        var isComparedAhead = false
         /// The operator's word on the limit that was put into effect last.
         var ordered = MoveControls.Throttle.auto
         /// Since when nothing but the clients' leaving is waited for.
@@ -99,26 +103,6 @@ final class Following: Sendable {
                 afterAttempt()
             }
         }
-    }
-
-    /// Compares what wasn't yet, if that was asked for.
-    /// - Returns: Whether it took so long that another round is due.
-    private func verifyAhead(_ report: inout Report) async throws(MoveError) -> Bool {
-        guard move.options.verifies else { return false }
-        let known = walk.verified
-        let new = walk.unverified
-        let isKnown = known.isHead && !known.since.isResized
-        guard !isKnown || !new.isEmpty else { return false }
-        let head = isKnown ? nil : walk.arrived
-        do throws(MoveError) {
-            try await move.verify(new.map(\.name), head: head.map { .snapshot($0) })
-        } catch {
-            // What was compared is no more what there is at the source: that is one more round.
-            if try await haveSnapshotsChanged() { return true }
-            throw error
-        }
-        walk.noteVerified(new.map(\.id), head: head)
-        return head != nil
     }
 
     /// Whether the user's snapshots are others than those that the target has.
@@ -264,6 +248,7 @@ final class Following: Sendable {
     private func afterAttempt() {
         state.withLock { state in
             state.attempts += 1
+            state.isComparedAhead = false
             state.held = time.now()
             let more = state.attempts - Self.attemptsAtOnce
             guard more > 0 else { return }

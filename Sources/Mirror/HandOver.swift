@@ -153,14 +153,16 @@ struct HandOver {
         let diffed = Mutex((at: Duration.zero, bytes: ByteCount.zero))
         let drainRate = drainRate
         let hasEvicted = still.hasEvicted
-        // As Convergence reckons.
-        let times = move.options.verifies ? 2.0 : 1
+        // As Convergence reckons, unless it is known better.
+        let comparing = following.timeToCompare()
+        let verifies = move.options.verifies
         try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
         _ = walk.takeDrained()
         let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
             [time] dirtied, _ in
             diffed.withLock { $0 = (time.now(), $0.bytes + dirtied) }
-            return hasEvicted || fits(.seconds(times * Double(dirtied.bytes) / max(1, drainRate)))
+            let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
+            return hasEvicted || fits(draining + (verifies ? max(draining, comparing) : .zero))
         }
         let lastDiff = max(0, still.since(diffed.withLock { $0.at }))
         still.parts.lastDiff += lastDiff
@@ -237,7 +239,9 @@ struct HandOver {
     }
 
     private func liftSoon() async {
-        await time.sleep(Self.liftDelay)
+        guard following.status.current.limit != nil else { return }
+        // Through a gate nothing is let that was queued.
+        if live.hold?.isOurOwn != true { await time.sleep(Self.liftDelay) }
         await following.lift()
     }
 
@@ -359,8 +363,8 @@ struct HandOver {
     /// Only what was moved since the rest was compared.
     private func verify(_ arrived: Snapshot, _ report: inout Report) async throws(MoveError) {
         let known = walk.verified
-        try await move.verify(
-            walk.unverified.map(\.name), head: .snapshot(arrived), within: known.isHead ? known.since : nil)
+        try await following.compare(
+            walk.unverified, head: arrived, within: known.isHead ? known.since : nil)
         report.verified = true
     }
 }

@@ -17,6 +17,22 @@ extension Walk {
             /// Whether it was resized since, to whatever size: which part was moved says nothing then.
             var isResized = false
             var extents = ExtentSet()
+
+            /// What objects have by default, and remote pieces: comparing goes by whole ones.
+            private static let piece = ByteCount.mebibytes(4)
+
+            /// How many pieces there is something in.
+            var pieces: Int {
+                var (count, end) = (0, UInt64.zero)
+                for extent in extents.extents {
+                    let first = max(end, extent.offset.bytes / Self.piece.bytes)
+                    end = max(end, (extent.end.bytes - 1) / Self.piece.bytes + 1)
+                    count += Int(end - min(first, end))
+                }
+                return count
+            }
+
+            static func pieces(of bytes: ByteCount) -> Int { Int(bytes.bytes / piece.bytes) }
         }
     }
 }

@@ -1,0 +1,44 @@
+internal import Convergence
+internal import Synchronization
+internal import Volumes
+
+// What a live move compares before it hands over, so that little is left for the pause.
+extension Following {
+    /// Compares what wasn't yet, if that was asked for.
+    /// - Returns: Whether it took so long that another round is due.
+    func verifyAhead(_ report: inout Report) async throws(MoveError) -> Bool {
+        guard move.options.verifies else { return false }
+        let known = walk.verified
+        let new = walk.unverified
+        let isKnown = known.isHead && !known.since.isResized
+        let isLong = isKnown && timeToCompare() > live.convergence.maxPause / 4
+        guard !isKnown || !new.isEmpty || (isLong && !state.withLock { $0.isComparedAhead }) else { return false }
+        let head = isKnown && !isLong ? nil : walk.arrived
+        do throws(MoveError) {
+            try await compare(new, head: head, within: isKnown ? known.since : nil)
+        } catch {
+            // What was compared is no more what there is at the source: that is one more round.
+            if try await haveSnapshotsChanged() { return true }
+            throw error
+        }
+        walk.noteVerified(new.map(\.id), head: head)
+        state.withLock { $0.isComparedAhead = true }
+        return head != nil
+    }
+
+    /// Compares, and notes how long that takes.
+    func compare(_ snapshots: [Snapshot], head: Snapshot?, within part: Walk.Verified.Moved?) async throws(MoveError) {
+        let began = time.now()
+        try await move.verify(snapshots.map(\.name), head: head.map { .snapshot($0) }, within: part)
+        guard head != nil, snapshots.isEmpty else { return }
+        let pieces = part?.pieces ?? Walk.Verified.Moved.pieces(of: move.progress.current.done)
+        guard pieces > 0 else { return }
+        state.withLock { $0.comparingPiece = (time.now() - began) / pieces }
+    }
+
+    /// How long it would take to compare what was moved since the rest was.
+    func timeToCompare() -> Duration {
+        guard move.options.verifies else { return .zero }
+        return (state.withLock { $0.comparingPiece } ?? .zero) * walk.verified.since.pieces
+    }
+}
