@@ -47,7 +47,7 @@ package final class GateHold: WriterHold {
 
     /// What was opened is closed. Once nobody uses it any more.
     package func close() async {
-        await closeTarget()
+        await state.withLock { $0.target.take() }?.close()
         await source.endServing()
     }
 

@@ -15,7 +15,7 @@ extension Following {
         guard !isKnown || !new.isEmpty || (isLong && !state.withLock { $0.isComparedAhead }) else { return false }
         let head = isKnown && !isLong ? nil : walk.arrived
         do throws(MoveError) {
-            try await compare(new, head: head, within: isKnown ? known.since : nil)
+            try await compare(new, head: head.map { .snapshot($0) }, within: isKnown ? known.since : nil)
         } catch {
             // What was compared is no more what there is at the source: that is one more round.
             if try await haveSnapshotsChanged() { return true }
@@ -27,9 +27,9 @@ extension Following {
     }
 
     /// Compares, and notes how long that takes.
-    func compare(_ snapshots: [Snapshot], head: Snapshot?, within part: Walk.Verified.Moved?) async throws(MoveError) {
+    func compare(_ snapshots: [Snapshot], head: Revision?, within part: Walk.Verified.Moved?) async throws(MoveError) {
         let began = time.now()
-        try await move.verify(snapshots.map(\.name), head: head.map { .snapshot($0) }, within: part)
+        try await move.verify(snapshots.map(\.name), head: head, within: part)
         guard head != nil, snapshots.isEmpty else { return }
         let pieces = part?.pieces ?? Walk.Verified.Moved.pieces(of: move.progress.current.done)
         guard pieces > 0 else { return }

@@ -22,15 +22,15 @@ struct HandOver {
         case notNow(String)
     }
 
-    private let following: Following
-    private var move: Move { following.move }
-    private var walk: Walk { following.walk }
-    private var source: any LiveSource { following.source }
-    private var live: LiveOptions { following.live }
-    private var time: Timekeeper { move.time }
+    let following: Following
+    var move: Move { following.move }
+    var walk: Walk { following.walk }
+    var source: any LiveSource { following.source }
+    var live: LiveOptions { following.live }
+    var time: Timekeeper { move.time }
 
     /// Whether it may take longer than was promised.
-    private let isForced: Bool
+    let isForced: Bool
 
     init(_ following: Following, isForced: Bool) {
         self.following = following
@@ -58,9 +58,15 @@ struct HandOver {
             try await move.target.furnish(as: seen)
             let switching = try await live.hold?.rehearse() ?? .zero
             try await source.stayOpen()
-            let title = live.hold?.title
-            try await walk.note { $0.frozenBy = title }
             return (seen, switching)
+        }
+        let stillHead = live.hold?.isOurOwn == true ? StillHead(walk) : nil
+        let title = live.hold?.title
+        try await staged(.underWay) { () throws(VolumeError) in
+            try await walk.note { record in
+                record.frozenBy = title
+                if stillHead != nil { StillHead.note(in: &record) }
+            }
         }
         let rest = Self.commitCost + switching
         following.status.change { $0.phase = .handingOver }
@@ -71,8 +77,10 @@ struct HandOver {
         do throws(MoveError) {
             try await freeze()
             still.parts.freeze = still.part(time.now())
-            var end = try await lastRound(seen, rest: rest, &report, &still)
-            while case .changed = end, still.hasEvicted { end = try await lastRound(seen, rest: rest, &report, &still) }
+            var end = try await lastRound(seen, stillHead, rest: rest, &report, &still)
+            while case .changed = end, still.hasEvicted {
+                end = try await lastRound(seen, nil, rest: rest, &report, &still)
+            }
             // From here on only the commit's outcome lets the writer go on.
             if case .moved = end, !(live.hold?.seal() ?? true) { end = .tooLong(time.now() - still.began + rest) }
             switch end {
@@ -80,7 +88,7 @@ struct HandOver {
             case .tooLong(let expected):
                 let draining = Duration.seconds(still.parts.lastBytes + still.parts.verify)
                 let cost = time.now() - still.began - draining + rest
-                try await thaw()
+                try await thaw(stillHead, still)
                 following.state.withLock {
                     $0.convergence.handOverFailed(
                         cost: cost, drained: still.moved, in: .seconds(still.parts.lastBytes))
@@ -89,7 +97,7 @@ struct HandOver {
                     "it would have taken \(expected.text), longer than \(live.convergence.maxPause.text); the writer stood "
                         + "still for \((time.now() - still.began).text): \(still.parts.parts)")
             case .changed(let what):
-                try await thaw()
+                try await thaw(stillHead, still)
                 return .notNow(what)
             }
         } catch {
@@ -99,126 +107,6 @@ struct HandOver {
         report.pause = still.parts
         following.status.change { $0.phase = .ending }
         return .done
-    }
-
-    /// The writer's, as it goes on.
-    private struct Standstill {
-        let began: Duration
-        var parts = Report.Pause()
-        /// Bytes that were drained in it.
-        var moved = ByteCount.zero
-        /// Whether a client was evicted: it couldn't go on at the source, so it is handed over, however long that takes.
-        var hasEvicted = false
-        private var last: Duration
-
-        init(at now: Duration) { (began, last) = (now, now) }
-
-        /// How long it took since the last part ended, in seconds.
-        mutating func part(_ now: Duration) -> Double {
-            defer { last = now }
-            return (now - last).seconds
-        }
-
-        /// How long before `now` the last part ended.
-        func since(_ now: Duration) -> Double { (now - last).seconds }
-    }
-
-    private enum LastRound {
-        /// All is at the target, which is to be this.
-        case moved(VolumeDescription)
-        /// Longer than was promised: so long.
-        case tooLong(Duration)
-        /// The user's snapshots are others now, or a client came back whom nobody holds.
-        case changed(String)
-    }
-
-    private func lastRound(
-        _ seen: VolumeDescription, rest: Duration, _ report: inout Report, _ still: inout Standstill
-    ) async throws(MoveError) -> LastRound {
-        let changed = LastRound.changed("the snapshots of \(source.address) changed meanwhile")
-        let began = still.began
-        let expected = Mutex(Duration.zero)
-        /// Whether it is still within what was promised, if it takes so much longer.
-        @Sendable func fits(_ longer: Duration) -> Bool {
-            let whole = time.now() - began + longer + rest
-            expected.withLock { $0 = whole }
-            return live.hold == nil || isForced || whole <= live.convergence.maxPause
-        }
-        if live.hold == nil, let back = try await clientBack() { return back }
-        guard still.hasEvicted || live.fence != .blocklist || fits(.zero) else {
-            return .tooLong(expected.withLock { $0 })
-        }
-        try await fence(&still)
-        still.parts.fence += still.part(time.now())
-        let diffed = Mutex((at: Duration.zero, bytes: ByteCount.zero))
-        let drainRate = drainRate
-        let hasEvicted = still.hasEvicted
-        // As Convergence reckons, unless it is known better.
-        let comparing = following.timeToCompare()
-        let verifies = move.options.verifies
-        try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }
-        _ = walk.takeDrained()
-        let arrival = try await walk.catchUp(as: "the last round", &report, observed: .each) {
-            [time] dirtied, _ in
-            diffed.withLock { $0 = (time.now(), $0.bytes + dirtied) }
-            let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
-            return hasEvicted || fits(draining + (verifies ? max(draining, comparing) : .zero))
-        }
-        let lastDiff = max(0, still.since(diffed.withLock { $0.at }))
-        still.parts.lastDiff += lastDiff
-        still.parts.lastBytes += still.part(time.now()) - lastDiff
-        guard case .at(let arrived) = arrival else { return .tooLong(expected.withLock { $0 }) }
-        still.moved += diffed.withLock { $0.bytes }
-        if move.options.verifies, let arrived {
-            do throws(MoveError) {
-                try await verify(arrived, &report)
-            } catch {
-                if try await following.haveSnapshotsChanged() { return changed }
-                throw error
-            }
-        }
-        still.parts.verify += still.part(time.now())
-        // Once more: whoever came meanwhile may have written, and whoever comes now must not. A client that is only
-        // stopped has it open still, and its hold sees to that.
-        if expectedClients == 0 {
-            try await staged(.underWay) { () throws(VolumeError) in try await source.lockOut() }
-        }
-        if live.hold == nil, let back = try await clientBack() { return back }
-        try await fence(&still)
-        let isUnchanged = try await staged(.underWay) { () throws(VolumeError) in
-            try await source.isUnchanged(since: arrived)
-        }
-        guard still.hasEvicted || fits(.zero) else {
-            return .tooLong(expected.withLock { $0 })
-        }
-        // What was promised was over, and the writer went on.
-        guard live.hold?.isHolding ?? true else { return .tooLong(time.now() - began + rest) }
-        guard isUnchanged else {
-            if live.hold == nil { return .changed("a client came, wrote to \(source.address), and left") }
-            throw MoveError(
-                .resumable, ["\(source.address): fence: it was written to while its writer was held still"],
-                advice: "Something other than the frozen client writes to it.")
-        }
-        let standing = try await staged(.underWay) { () throws(VolumeError) in try await source.standing() }
-        guard move.options.snapshots == .none || standing.snapshots == walk.carried else { return changed }
-        still.parts.fence += still.part(time.now())
-        var description = seen
-        description.size = standing.size
-        if move.options.snapshots == .all { description.snapshots = standing.snapshots }
-        return .moved(description)
-    }
-
-    /// Nobody holds the clients that are waited for: one that comes back is followed on.
-    private func clientBack() async throws(MoveError) -> LastRound? {
-        let writers = try await staged(.underWay) { () throws(VolumeError) in try await source.writers() }
-        return writers.first.map { .changed("\($0.title) has opened \(source.address) again") }
-    }
-
-    /// Who has the source open although it is held still.
-    private var expectedClients: Int { live.hold?.clientsAtSource ?? 0 }
-
-    private var drainRate: Double {
-        Double(following.status.current.rounds.last?.drainBytesPerSecond ?? 100 << 20)
     }
 
     // MARK: The writer
@@ -245,24 +133,13 @@ struct HandOver {
         await following.lift()
     }
 
-    /// Makes sure that nobody can write to the source.
-    private func fence(_ still: inout Standstill) async throws(MoveError) {
-        let hasEvicted = try await staged(.underWay) { () throws(VolumeError) in
-            let writers = try await source.writers()
-            guard writers.count > expectedClients else { return false }
-            guard live.fence == .blocklist, expectedClients == 0 else {
-                throw VolumeError(
-                    .busy, "fence", on: source.address,
-                    reason: "\(writers.map(\.title).joined(separator: ", ")) has it open",
-                    advice: "The freeze has to make every client close it; --fence blocklist evicts those that don't.")
-            }
-            for writer in writers { try await source.evict(writer.client) }
-            return true
-        }
-        still.hasEvicted = still.hasEvicted || hasEvicted
+    /// Lets the writer go on at the source, as if nothing had been.
+    private func thaw(_ stillHead: StillHead?, _ still: Standstill) async throws(MoveError) {
+        try await thaw()
+        guard let stillHead, still.moved == .zero, still.parts.lastBytes == 0 else { return }
+        try await staged(.underWay) { () throws(VolumeError) in try await stillHead.forget() }
     }
 
-    /// Lets the writer go on at the source, as if nothing had been.
     private func thaw() async throws(MoveError) {
         // Who goes on writing needs the lock.
         await source.letGo()
@@ -356,15 +233,5 @@ struct HandOver {
             record.phase = .switched
             record.frozenBy = nil
         }
-    }
-
-    // MARK: Verification
-
-    /// Only what was moved since the rest was compared.
-    private func verify(_ arrived: Snapshot, _ report: inout Report) async throws(MoveError) {
-        let known = walk.verified
-        try await following.compare(
-            walk.unverified, head: arrived, within: known.isHead ? known.since : nil)
-        report.verified = true
     }
 }

@@ -50,6 +50,8 @@ final class Walk: Sendable {
         state.withLock { state in (state.carried + state.frozen).first { $0.id == state.record.arrived } }
     }
 
+    var takesStillHeads: Bool { state.withLock { $0.route?.takesStillHeads ?? false } }
+
     var verified: Verified { state.withLock { $0.verified } }
     /// The user's snapshots that weren't compared yet.
     var unverified: [Snapshot] {
@@ -229,7 +231,7 @@ final class Walk: Sendable {
         return "snapshot \(snapshot.name) (\(number) of \(carried.count))"
     }
 
-    private enum StepEnd {
+    enum StepEnd {
         case arrived
         /// The observer would rather not.
         case declined
@@ -237,15 +239,15 @@ final class Walk: Sendable {
         case lost
     }
 
-    private func take(
-        _ step: Step, title: String, _ report: inout Report, observer: Observer?
+    func take(
+        _ step: Step, title: String, _ report: inout Report, observer: Observer?, isStillHead: Bool = false
     ) async throws(MoveError) -> StepEnd {
         let began = move.time.now()
         move.progress.begin(title)
         let mover: any StepMover
         let start: ByteOffset
         do throws(VolumeError) {
-            let resumed = try await noteBeginning(of: step, along: report.route)
+            let resumed = isStillHead ? nil : try await noteBeginning(of: step, along: report.route)
             start = resumed ?? .zero
             try await move.target.resize(to: step.size)
             guard let route = state.withLock({ $0.route }) else { preconditionFailure("a walk begins with its route") }
@@ -260,7 +262,7 @@ final class Walk: Sendable {
                 stop: move.stop,
                 settle: { offset throws(VolumeError) in
                     try await mover.settle(upTo: offset)
-                    try await self.note { $0.settledBytes = offset.bytes }
+                    if !isStillHead { try await self.note { $0.settledBytes = offset.bytes } }
                 })
             let map = try await round.fill(from: start)
             if let observer, await !observer(mover.dirtied ?? map.dirtyBytes, map.dirtyBytes) {
@@ -284,6 +286,7 @@ final class Walk: Sendable {
         report.add(
             step, means: mover.means, move.progress.current.moved, seconds: (move.time.now() - began).seconds)
         guard outcome == .finished else { throw MoveError(.resumable, ["stopped at \(title)"]) }
+        guard !isStillHead else { return .arrived }
         // What was read of a snapshot that was removed meanwhile is something else: before anything is kept of it.
         guard try await staged(.underWay, { () throws(VolumeError) in try await holds(step) }) else {
             return try await noteLoss(of: step, or: nil)

@@ -10,6 +10,7 @@ struct ObjectRoute: Route {
     let source: RBDSource
     let target: RBDTarget
     let objectSize: ByteCount
+    let takesStillHeads = true
 
     func begin(_ step: Step, resumed: ByteOffset?) async throws(VolumeError) -> any StepMover {
         try await ObjectMover(self, step, resumed: resumed)

@@ -19,6 +19,8 @@ package struct Step: Sendable, Equatable {
 
 /// A way for the bytes from one source to one target.
 package protocol Route: Sendable {
+    /// Whether a head that nobody writes to can be moved like a state that is held, at little cost.
+    var takesStillHeads: Bool { get }
     /// Opens a step; the target has the step's size already.
     /// - Parameter resumed: Where an earlier run of this step had settled everything before; some of what comes after may
     ///   stand on the target as well. Nothing for a step that wasn't begun before.
@@ -45,6 +47,10 @@ package protocol StepMover: Sendable {
     func finish() async throws(VolumeError)
     /// Lets go of what the step held open, whether it was finished or not.
     func close() async
+}
+
+extension Route {
+    package var takesStillHeads: Bool { false }
 }
 
 extension StepMover {
