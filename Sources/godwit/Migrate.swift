@@ -100,7 +100,7 @@ struct Migrate: AsyncParsableCommand {
                 let again = Again(isAnew: target is NBDTarget, isFar: target is RemoteTarget)
                 var options = self.options
                 let export = try await staged(.source) { () throws(VolumeError) in
-                    try await exporting.open(source, from: from.address, to: to.address, stop: interruption.stop)
+                    try await exporting.open(source, from: from.address, to: to.address, interruption: interruption)
                 }
                 served.withLock { $0 = export }
                 options.live = try await staged(.source) { () throws(VolumeError) in
