@@ -68,7 +68,7 @@ package final class GateHold: WriterHold {
     package func adopt() async throws(VolumeError) {}
     package func begin() async throws(VolumeError) { try await thaw() }
     package func promise(_ longest: Duration?) { state.withLock { $0.longest = longest } }
-    package func rehearse() async throws(VolumeError) -> Duration { .milliseconds(30) }
+    package func rehearse() async throws(VolumeError) -> Duration { .milliseconds(20) }
 
     private func volume() async throws(VolumeError) -> any DiskVolume {
         if let volume = state.withLock({ $0.volume }) { return volume }

@@ -82,7 +82,9 @@ final class Following: Sendable {
         _ = try await walk.catchUp(&report)
         if let hold = live.hold {
             let switching = try await staged(.underWay) { () throws(VolumeError) in try await hold.rehearse() }
-            state.withLock { $0.convergence.expect(handOverCost: HandOver.cost(switching: switching)) }
+            state.withLock {
+                $0.convergence.expect(handOverCost: HandOver.cost(switching: switching, isOurOwn: hold.isOurOwn))
+            }
         }
         let bulk = walk.takeDrained()
         lastDrained.withLock { $0 = bulk }

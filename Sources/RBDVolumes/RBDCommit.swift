@@ -30,7 +30,7 @@ extension RBDTarget {
         // The rename may want the lock for itself. The image stays open, and the holder's name in it, until the move is
         // over: this process may die before that.
         try await unlock(image)
-        try await settleName()
+        try await settleName(hasJournal: image.features().contains(.journaling))
     }
 
     package func uncommit() async throws(VolumeError) {
