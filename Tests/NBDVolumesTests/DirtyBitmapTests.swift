@@ -119,14 +119,13 @@ struct DirtyBitmapTests {
 
     /// The first blocks of 4 KiB that a server has otherwise: all bytes would be too many to be told of.
     private func differing(_ server: FakeServer, from model: [UInt8]) -> [Int] {
-        server.bytes.withLock { bytes in
-            guard bytes.count == model.count else { return [bytes.count] }
-            let places = stride(from: 0, to: model.count, by: 4096).lazy.filter { start in
-                let block = start..<min(start + 4096, model.count)
-                return bytes[block] != model[block]
-            }
-            return Array(places.prefix(3))
+        let bytes = server.bytes.withLock { $0 }
+        guard bytes.count == model.count else { return [bytes.count] }
+        let differing = stride(from: 0, to: model.count, by: 4096).filter { start in
+            let block = start..<min(start + 4096, model.count)
+            return bytes[block] != model[block]
         }
+        return Array(differing.prefix(3))
     }
 
     /// A base, and what became of it: data anew, data for zeros, zeros for data, each where a partition table would be,
