@@ -10,16 +10,14 @@ struct DigestComparison: Comparison {
     let far: any DigestingReader
     /// Whether `far` is the first of the two.
     let isFarOurs: Bool
+    /// What `near` is asked for its extents since.
+    let base: Snapshot?
     let pieceSize = ByteCount.mebibytes(4)
     var space: ByteCount { near.size }
     var sizes: (ours: ByteCount, theirs: ByteCount) { isFarOurs ? (far.size, near.size) : (near.size, far.size) }
 
     func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {
-        for reader in [near, far] as [any VolumeReader] {
-            try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
-                for extent in try await reader.extents(in: window, since: nil).extents { found(extent) }
-            }
-        }
+        try await forEachExtent(of: base == nil ? [near, far] : [near], since: base, found)
     }
 
     func firstDifference(in piece: Extent) async throws(VolumeError) -> Extent? {

@@ -189,7 +189,7 @@ package struct Move: Sendable {
         _ snapshots: [String], head: Revision?, within part: Walk.Verified.Moved? = nil
     ) async throws(MoveError) {
         let differences = try await Verification(
-            source: source, target: target, progress: progress, stop: stop
+            source: source, target: target, base: source.base, progress: progress, stop: stop
         ).run(snapshots, head: head, within: part)
         guard differences.isEmpty else {
             throw MoveError(

@@ -91,7 +91,7 @@ package struct Preflight: Sendable {
     /// The dirty bytes of every state, as its extents say.
     private func steps(of description: VolumeDescription) async throws(VolumeError) -> [Plan.StepPlan] {
         var steps: [Plan.StepPlan] = []
-        var base: Snapshot?
+        var base = move.source.base
         let snapshots = move.carried(description).snapshots
         for revision in snapshots.map(Revision.snapshot) + [.head] {
             let name = revision.snapshot?.name

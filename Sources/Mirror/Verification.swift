@@ -19,12 +19,17 @@ package struct Verification: Sendable {
 
     let source: any Volume
     let target: any Volume
+    let base: Snapshot?
     let progress: WorkProgress
     let stop: StopRequest
 
-    package init(source: any Volume, target: any Volume, progress: WorkProgress, stop: StopRequest) {
+    /// - Parameter base: `SourceVolume.base`: what isn't dirty since then is taken for equal.
+    package init(
+        source: any Volume, target: any Volume, base: Snapshot? = nil, progress: WorkProgress, stop: StopRequest
+    ) {
         self.source = source
         self.target = target
+        self.base = base
         self.progress = progress
         self.stop = stop
     }
@@ -120,12 +125,12 @@ package struct Verification: Sendable {
         do throws(VolumeError) {
             let right = try await target.open(theirs)
             if let far = right as? any DigestingReader {
-                return DigestComparison(near: left, far: far, isFarOurs: false)
+                return DigestComparison(near: left, far: far, isFarOurs: false, base: base)
             }
             if let far = left as? any DigestingReader {
-                return DigestComparison(near: right, far: far, isFarOurs: true)
+                return DigestComparison(near: right, far: far, isFarOurs: true, base: nil)
             }
-            return ReadComparison(left: left, right: right)
+            return ReadComparison(left: left, right: right, base: base)
         } catch {
             await left.close()
             throw error
@@ -193,16 +198,14 @@ private final class Earliest: Sendable {
 private struct ReadComparison: Comparison {
     let left: any VolumeReader
     let right: any VolumeReader
+    /// What `left` is asked for its extents since.
+    let base: Snapshot?
     let pieceSize = ByteCount.mebibytes(1)
     var sizes: (ours: ByteCount, theirs: ByteCount) { (left.size, right.size) }
     var space: ByteCount { left.size }
 
     func findExtents(_ found: @Sendable (Extent) -> Void) async throws(VolumeError) {
-        for reader in [left, right] {
-            try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
-                for extent in try await reader.extents(in: window, since: nil).extents { found(extent) }
-            }
-        }
+        try await forEachExtent(of: base == nil ? [left, right] : [left], since: base, found)
     }
 
     func firstDifference(in piece: Extent) async throws(VolumeError) -> Extent? {
@@ -212,5 +215,16 @@ private struct ReadComparison: Comparison {
     func close() async {
         await left.close()
         await right.close()
+    }
+}
+
+/// What has to be compared: all that any of the readers may have data in, or what differs from `base`.
+func forEachExtent(
+    of readers: [any VolumeReader], since base: Snapshot?, _ found: (Extent) -> Void
+) async throws(VolumeError) {
+    for reader in readers {
+        try await forEachWindow(of: reader.size, unit: reader.extentUnit) { window throws(VolumeError) in
+            for extent in try await reader.extents(in: window, since: base).extents { found(extent) }
+        }
     }
 }

@@ -125,9 +125,9 @@ final class Walk: Sendable {
         }
     }
 
-    /// From nothing to the head of a source that can't hold a state.
+    /// From the source's base, or from nothing, to the head of a source that can't hold a state.
     func takeHead(_ size: ByteCount, _ report: inout Report) async throws(MoveError) {
-        _ = try await take(Step(base: nil, goal: .head, size: size), title: "head", &report, observer: nil)
+        _ = try await take(Step(base: move.source.base, goal: .head, size: size), title: "head", &report, observer: nil)
     }
 
     /// What is to be done as things stand. Brings the target's snapshots in line first.

@@ -16,19 +16,24 @@ package final class NBDExport: Sendable {
     /// The same on all connections.
     let agreement: Agreement
     let shape: RequestShape
+    /// What `dirty` goes by; the server has it.
+    let bitmap: DirtyBitmap?
     private let connections: [Connection]
     private let turn = Atomic<UInt64>(0)
     /// One by one: two parts of one block must not both be put into it as it was before.
     private let edges = Slots(1)
 
     /// Connects to the server and enters the export.
+    ///
+    /// - Parameter bitmap: Is asked for as well; `missing` if the server doesn't offer it.
     package static func connect(
-        to address: NBDAddress, patience: Patience = .standard
+        to address: NBDAddress, bitmap: DirtyBitmap? = nil, patience: Patience = .standard
     ) async throws(VolumeError) -> NBDExport {
         let tls = try await ClientTLS(address.tls, with: address.server)
         @Sendable func open(_ limit: Duration) async throws(VolumeError) -> Connection {
             try await Connection.open(
-                address, tls: tls, contexts: [.allocation], limit: limit, silence: patience.silence)
+                address, tls: tls, contexts: [.allocation] + (bitmap.map { [$0.context] } ?? []), limit: limit,
+                silence: patience.silence)
         }
         let first = try await open(patience.handshake)
         let agreement = first.agreement
@@ -39,17 +44,18 @@ package final class NBDExport: Sendable {
                     + "\(agreement.blockSizes.minimum), so its end can't be reached",
                 advice: "Serve it in smaller blocks.")
         }
-        guard agreement.flags.contains(.multiConn) else { return NBDExport(address, [first]) }
+        if let bitmap, !agreement.offers(bitmap.context) { throw bitmap.missing(from: address) }
+        guard agreement.flags.contains(.multiConn) else { return NBDExport(address, bitmap, [first]) }
         let others = try await concurrently(1..<mostConnections, limit: mostConnections) { _ throws(VolumeError) in
             // Whoever lets in so many and no more says so by refusing the next: one will do.
             let other = try? await open(patience.another)
             return other?.agreement == agreement ? other : nil
         }
-        return NBDExport(address, [first] + others.compactMap(\.self))
+        return NBDExport(address, bitmap, [first] + others.compactMap(\.self))
     }
 
-    private init(_ address: NBDAddress, _ connections: [Connection]) {
-        (self.address, self.connections) = (address, connections)
+    private init(_ address: NBDAddress, _ bitmap: DirtyBitmap?, _ connections: [Connection]) {
+        (self.address, self.bitmap, self.connections) = (address, bitmap, connections)
         agreement = connections[0].agreement
         shape = RequestShape(agreement.blockSizes)
     }
@@ -59,7 +65,7 @@ package final class NBDExport: Sendable {
     /// Whether the server can be told to make durable what it acknowledged.
     package var flushes: Bool { agreement.flags.contains(.flush) }
     /// Whether the server tells what is zeros without sending them (`base:allocation`).
-    package var knowsZeros: Bool { !agreement.contexts.isEmpty }
+    package var knowsZeros: Bool { agreement.offers(.allocation) }
     /// How many there are.
     package var connectionCount: Int { connections.count }
 
@@ -162,17 +168,30 @@ package final class NBDExport: Sendable {
     ///
     /// A hole that isn't said to be zeros may read as anything (NBD protocol, "`base:allocation` metadata context").
     package func data(in range: Extent) async throws(VolumeError) -> ExtentSet {
-        let range = range.intersection(Extent(offset: .zero, length: size))
-        guard knowsZeros else { return ExtentSet([range]) }
+        guard knowsZeros else { return ExtentSet([range.intersection(whole)]) }
+        return try await extents(in: range, of: .allocation) { $0.flags & BlockStatus.zero == 0 }
+    }
+
+    /// What was written since the bitmap was begun, in whole blocks of 4 KiB, zeros and holes as well. Needs a bitmap.
+    func dirty(in range: Extent) async throws(VolumeError) -> ExtentSet {
+        guard let bitmap else { preconditionFailure("no bitmap was asked for") }
+        return try await extents(in: range, of: bitmap.context) { $0.flags & BlockStatus.dirty != 0 }
+    }
+
+    /// The runs whose status in a context is one that is wanted. The server has the context.
+    private func extents(
+        in range: Extent, of context: MetaContext, where isWanted: (BlockStatus) -> Bool
+    ) async throws(VolumeError) -> ExtentSet {
+        let range = range.intersection(whole)
         var found = ExtentSet()
         for part in shape.widened(range).parts(ofAtMost: RequestShape.mostStatus) {
             var rest = part
             while !rest.isEmpty {
-                // Of each answer at least one block's status is there: the session has seen to it.
+                // Of each context at least one block's status is in each answer: the session has seen to it.
                 let statuses = try await unsafe connection.ask(.blockStatus(rest, contexts: agreement.contexts))
-                for status in statuses[.allocation] ?? [] {
+                for status in statuses[context] ?? [] {
                     let run = Extent(offset: rest.offset, length: min(status.length, rest.length))
-                    if status.flags & BlockStatus.zero == 0 {
+                    if isWanted(status) {
                         // Rounded, so that a server can't make a list of any length of it.
                         found.append(
                             Extent(from: run.offset.rounded(downTo: zeroBlock), to: run.end.rounded(upTo: zeroBlock)))
@@ -183,4 +202,8 @@ package final class NBDExport: Sendable {
         }
         return found.intersection(range)
     }
+}
+
+extension Agreement {
+    func offers(_ context: MetaContext) -> Bool { contexts.contains { $0.context == context } }
 }

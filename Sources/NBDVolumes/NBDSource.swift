@@ -14,11 +14,15 @@ package final class NBDSource: SourceVolume {
     }
 
     /// Connects to the server.
+    ///
+    /// - Parameter bitmap: What it says is dirty is all that is to be moved; `missing` if the server doesn't offer it.
     package static func connect(
-        to address: NBDAddress, patience: Patience = .standard
+        to address: NBDAddress, bitmap: DirtyBitmap? = nil, patience: Patience = .standard
     ) async throws(VolumeError) -> NBDSource {
-        NBDSource(try await NBDExport.connect(to: address, patience: patience))
+        NBDSource(try await NBDExport.connect(to: address, bitmap: bitmap, patience: patience))
     }
+
+    package var base: Snapshot? { export.base }
 
     package func describe() async throws(VolumeError) -> VolumeDescription {
         VolumeDescription(identity: export.identity, size: export.size)
@@ -46,6 +50,9 @@ extension NBDExport {
     /// All that a server tells of which volume it is. Its size is a part of it: it may not change under a move.
     var identity: String { "\(address.text):\(size.bytes)" }
 
+    /// The state that is known by what differs from it.
+    var base: Snapshot? { bitmap?.base(size) }
+
     func noSnapshots(_ operation: String) -> VolumeError {
         VolumeError(
             .unsupported, operation, on: address.text, reason: "an NBD export has no snapshots",
@@ -53,7 +60,7 @@ extension NBDExport {
     }
 }
 
-/// An export, read as it is. Its extents are what the server says of them.
+/// An export, read as it is. Its extents are what the server says of them; since its base, what its bitmap says.
 struct NBDReader: VolumeReader {
     private let export: NBDExport
     let means: ExtentMeans
@@ -62,14 +69,15 @@ struct NBDReader: VolumeReader {
 
     init(_ export: NBDExport) {
         self.export = export
-        means = export.knowsZeros ? .blockStatus : .everything
+        means = export.bitmap != nil ? .dirtyBitmap : export.knowsZeros ? .blockStatus : .everything
     }
 
     var size: ByteCount { export.size }
 
     func extents(in range: Extent, since base: Snapshot?) async throws(VolumeError) -> ExtentSet {
-        guard base == nil else { throw export.noSnapshots("extents") }
-        return try await export.data(in: range)
+        guard let base else { return try await export.data(in: range) }
+        guard base == export.base else { throw export.noSnapshots("extents") }
+        return try await export.dirty(in: range)
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {

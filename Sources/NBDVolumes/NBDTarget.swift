@@ -7,15 +7,28 @@ package import Volumes
 /// must be zeros, unless the operator says that it may be lost; until the commit its first MiB is kept back, so that it
 /// doesn't look finished; and a move that ended before that begins anew (Docs/Decisions/0009). States other than
 /// `absent` and `foreign` are those of this value, and end with it.
+///
+/// Onto a base only what differs from it is written, straight where it belongs: a move that ended before its end leaves
+/// neither state there, and the next one, of the same or more, makes it whole.
 package final class NBDTarget: TargetVolume {
     /// What is asked for and zeroed at once while it is made.
     private static let makers = 8
     /// In which servers make holes, unless larger ones: the clusters of a qcow2 image, if nothing else was said.
     private static let holeBlock = ByteCount.kibibytes(64)
 
+    /// What the export holds before the move.
+    package enum Holding: Sendable {
+        /// Zeros; anything else is refused.
+        case zeros
+        /// Anything, which may be lost.
+        case anything
+        /// The source's base (`SourceVolume.base`): what isn't written over stays.
+        case base
+    }
+
     package let address: String
     let export: NBDExport
-    private let mayOverwrite: Bool
+    private let holding: Holding
     private let notice: @Sendable (String) -> Void
     private let isStopped: @Sendable () -> Bool
 
@@ -38,23 +51,23 @@ package final class NBDTarget: TargetVolume {
     private let held: Mutex<State>
 
     /// - Parameters:
-    ///   - mayOverwrite: Whether what the export holds may be lost.
+    ///   - holding: As the operator says.
     ///   - notice: Is told what takes long.
     package init(
-        _ export: NBDExport, mayOverwrite: Bool, notice: @escaping @Sendable (String) -> Void = { _ in },
+        _ export: NBDExport, holding: Holding, notice: @escaping @Sendable (String) -> Void = { _ in },
         isStopped: @escaping @Sendable () -> Bool = { false }
     ) {
-        (self.export, self.mayOverwrite, self.notice, self.isStopped) = (export, mayOverwrite, notice, isStopped)
+        (self.export, self.holding, self.notice, self.isStopped) = (export, holding, notice, isStopped)
         address = export.address.text
         held = Mutex(State(size: export.size))
     }
 
     package static func connect(
-        to address: NBDAddress, mayOverwrite: Bool, patience: Patience = .standard,
+        to address: NBDAddress, holding: Holding, patience: Patience = .standard,
         notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }
     ) async throws(VolumeError) -> NBDTarget {
         NBDTarget(
-            try await NBDExport.connect(to: address, patience: patience), mayOverwrite: mayOverwrite, notice: notice,
+            try await NBDExport.connect(to: address, patience: patience), holding: holding, notice: notice,
             isStopped: isStopped)
     }
 
@@ -65,7 +78,7 @@ package final class NBDTarget: TargetVolume {
         case .unfinished(let record): return .unfinished(record: record)
         case .committed(let record): return .committed(record: record)
         case .over: return .foreign
-        case .untouched where mayOverwrite: return .absent
+        case .untouched where holding != .zeros: return .absent
         case .untouched: return try await mayHoldData() ? .foreign : .absent
         }
     }
@@ -122,7 +135,8 @@ package final class NBDTarget: TargetVolume {
             losses.append("the metadata (\(source.metadata.count) keys): an NBD export holds none")
         }
         if source.size < export.size {
-            losses.append("the size: the export has \(export.size.bytes) bytes; those after the source's end are zeros")
+            let rest = holding == .base ? "stay as they are" : "are zeros"
+            losses.append("the size: the export has \(export.size.bytes) bytes; those after the source's end \(rest)")
         }
         if !export.flushes {
             losses.append("certainty: the server has no flush, so when what it acknowledged is durable is up to it")
@@ -140,11 +154,12 @@ package final class NBDTarget: TargetVolume {
                 advice: "If all of it may be lost, say so: --overwrite.")
         }
         try refuseTooLarge(source.size)
-        try await clear()
+        if holding != .base { try await clear() }
         held.withLock { state in
             state.phase = .unfinished(record: record)
             state.size = source.size
-            state.withheld = Withheld(ofExport: export.size)
+            // A base looks finished whatever is kept back.
+            state.withheld = Withheld(ofExport: holding == .base ? .zero : export.size)
         }
     }
 
@@ -230,7 +245,7 @@ package final class NBDTarget: TargetVolume {
     package func zero(_ extent: Extent) async throws(VolumeError) {
         let rest = try changing { state in
             var extent = extent
-            if !extent.isEmpty, extent.end.bytes == state.size.bytes {
+            if !extent.isEmpty, extent.end.bytes == state.size.bytes, holding != .base {
                 // What comes after the volume's end is zeros anyway: with it, the last block can become a hole.
                 let end = min(extent.end.rounded(upTo: Self.holeBlock), export.whole.end)
                 extent = Extent(from: extent.offset, to: end)
@@ -306,6 +321,11 @@ package final class NBDTarget: TargetVolume {
             throw VolumeError(
                 .exists, "discard", on: address, reason: "it is finished, and so no longer Godwit's to remove")
         case .unfinished: break
+        }
+        guard holding != .base else {
+            throw VolumeError(
+                .unsupported, "discard", on: address, reason: "what was written over can't be brought back",
+                advice: "The same move, given again, makes it whole.")
         }
         try await clear()
         held.withLock { $0 = State(size: export.size) }

@@ -26,6 +26,8 @@ package enum ExtentMeans: String, Sendable, Codable {
     case fileHoles = "file holes"
     /// What an NBD server tells of `base:allocation` (`NBD_CMD_BLOCK_STATUS`).
     case blockStatus = "block status"
+    /// What an NBD server tells of a dirty bitmap of QEMU's.
+    case dirtyBitmap = "dirty bitmap"
     /// Nothing is known: all of it.
     case everything = "everything"
 }
@@ -66,6 +68,9 @@ extension Volume {
 
 /// Where a move starts.
 package protocol SourceVolume: Volume {
+    /// Where only what changed is to be moved, the state before, which the target has to be in already. It can't be
+    /// opened: all that is known of it are the head's extents since then.
+    var base: Snapshot? { get }
     /// Size and snapshots: what of a description may change at any moment, at a fraction of its cost.
     func standing() async throws(VolumeError) -> Standing
     /// What stands against moving it now. Reads; changes nothing.
@@ -86,6 +91,7 @@ package protocol SourceVolume: Volume {
 }
 
 extension SourceVolume {
+    package var base: Snapshot? { nil }
     package var client: String? { nil }
     package func evict(_ client: String) async throws(VolumeError) {}
     package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool { true }

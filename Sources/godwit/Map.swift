@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import Mirror
+internal import NBDVolumes
 internal import Volumes
 
 struct Map: AsyncParsableCommand {
@@ -7,14 +8,20 @@ struct Map: AsyncParsableCommand {
         abstract: "Lists the extents of a volume, as 'nbdinfo --map' and 'qemu-img map' do.",
         discussion: """
             Each line is an offset and a length in bytes, a type and its name: 0 data, 3 hole,zero. With --from-snap, \
-            only what differs from that snapshot is listed: 0 data, 3 zero.
+            only what differs from that snapshot is listed: 0 data, 3 zero. The same of an NBD server's export with \
+            --dirty-bitmap, for what that bitmap says is dirty.
             """)
 
     @Argument(help: "The volume, or a snapshot of it: rbd:POOL/IMAGE@SNAP.") var address: String
     @Option(help: "List what changed since this snapshot.") var fromSnap: String?
+    @Option(help: "List what this dirty bitmap of QEMU's says has changed; of an NBD server's export.")
+    var dirtyBitmap: DirtyBitmap?
     @Flag(help: "As a JSON array.") var json = false
 
-    func validate() throws { _ = try AddressArgument.explained(address) }
+    func validate() throws {
+        _ = try AddressArgument.explained(address)
+        try dirtyBitmap?.refuseUnlessExport(address)
+    }
 
     func run() async throws {
         let address = try AddressArgument.explained(address)
@@ -26,9 +33,9 @@ struct Map: AsyncParsableCommand {
                     rbd.snapshot = nil
                     plain = .rbd(rbd)
                 }
-                let volume = try await Opening.source(plain)
+                let volume = try await Opening.source(plain, bitmap: dirtyBitmap)
                 let revision = try await volume.revision(named: address.snapshot)
-                let base = try await fromSnap == nil ? nil : volume.revision(named: fromSnap).snapshot
+                let base = try await fromSnap == nil ? volume.base : volume.revision(named: fromSnap).snapshot
                 if let base, let goal = revision.snapshot, base.id > goal.id {
                     isBackwards = true
                     return

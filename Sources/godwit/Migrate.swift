@@ -18,6 +18,9 @@ struct Migrate: AsyncParsableCommand {
             as IMAGE.godwit-unfinished until all of it is there; nothing is ever overwritten. A move that was ended, \
             at any moment and on any host, goes on when the same command is given again; 'godwit abort TARGET' gives \
             it up. The source is kept.
+
+            With --dirty-bitmap only what changed is moved: TARGET has to hold the source as it was when the bitmap was \
+            begun, and holds neither state until the move has come to its end. The same command makes it whole.
             """)
 
     @Argument(help: "The volume to move.") var source: String
@@ -32,6 +35,12 @@ struct Migrate: AsyncParsableCommand {
     var inFlight = SizeArgument(argument: "96M")!
     @Flag(help: "Let what an NBD server's export holds be lost; nothing else is ever overwritten.")
     var overwrite = false
+    @Option(
+        help: """
+            Move only what this dirty bitmap of QEMU's says has changed, from an NBD server's export onto another that \
+            holds the source as it was before.
+            """)
+    var dirtyBitmap: DirtyBitmap?
     @Flag(help: "Compare every snapshot and the head before the target becomes the finished one.") var verify = false
     @Flag(help: "Show what would be moved, how long it may take, and what stands against it; change nothing.")
     var dryRun = false
@@ -58,6 +67,7 @@ struct Migrate: AsyncParsableCommand {
             throw ValidationError(
                 "'\(source)': a receiver's volume can't be moved away from here; give the command there")
         }
+        if let dirtyBitmap { try refuseUnfit(dirtyBitmap) }
         switch try AddressArgument.explained(target).address {
         case .nbd where live.live:
             throw ValidationError("--live: an NBD server's export can't be the target of a live move")
@@ -76,7 +86,7 @@ struct Migrate: AsyncParsableCommand {
     func run() async throws {
         let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
         let isExport = if case .nbd = to.address { true } else { false }
-        let interruption = Interruption(then: Again(isAnew: isExport).clause)
+        let interruption = Interruption(then: Again(isAnew: isExport, isOntoBase: dirtyBitmap != nil).clause)
         let progress = WorkProgress()
         let wishes = try layout.wishes()
         let controls = MoveControls(bandwidth: options.bandwidth, throttle: live.throttle == .off ? .off : .auto)
@@ -89,15 +99,17 @@ struct Migrate: AsyncParsableCommand {
             let (text, refusal) = try await display.during { () async throws(MoveError) -> (String, MoveError?) in
                 progress.begin("connecting")
                 let source = try await staged(.source) { () throws(VolumeError) in
-                    try await Opening.source(from.address, isServed: exporting.export != nil)
+                    try await Opening.source(
+                        from.address, bitmap: dirtyBitmap, isServed: exporting.export != nil)
                 }
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(
-                        to.address, wishes: wishes, mayOverwrite: overwrite, relay: relay.options,
+                        to.address, wishes: wishes, holding: holding, relay: relay.options,
                         notice: { progress.notice($0) }, isStopped: { interruption.stop.isAsked })
                 }
                 try refuseUnfit(target, at: to.address)
-                let again = Again(isAnew: target is NBDTarget, isFar: target is RemoteTarget)
+                let again = Again(
+                    isAnew: target is NBDTarget, isOntoBase: dirtyBitmap != nil, isFar: target is RemoteTarget)
                 var options = self.options
                 let export = try await staged(.source) { () throws(VolumeError) in
                     try await exporting.open(source, from: from.address, to: to.address, interruption: interruption)
@@ -162,6 +174,10 @@ struct Migrate: AsyncParsableCommand {
         return options
     }
 
+    private var holding: NBDTarget.Holding {
+        if dirtyBitmap != nil { .base } else if overwrite { .anything } else { .zeros }
+    }
+
     /// Removes what a move made that was cancelled by its operator.
     private func cancelling<Value>(
         _ controls: MoveControls, _ source: VolumeAddress, _ to: VolumeAddress, _ target: any TargetVolume,
@@ -181,16 +197,28 @@ struct Migrate: AsyncParsableCommand {
     private struct Again {
         /// Whether nothing at the target tells how far it was.
         let isAnew: Bool
+        /// Whether only what changed is written, over what was there before.
+        let isOntoBase: Bool
         /// Whether most failures are the other host's, and say only what to look at there.
         var isFar = false
 
         var clause: String {
-            isAnew ? "the same command with --overwrite begins anew." : "the same command goes on from there."
+            if isOntoBase {
+                "the target holds neither state until the same command, which begins anew, has come to its end."
+            } else if isAnew {
+                "the same command with --overwrite begins anew."
+            } else {
+                "the same command goes on from there."
+            }
         }
         var advice: String {
-            isAnew
-                ? "The same command with --overwrite begins anew: the export can't tell how far it was."
-                : "The same command goes on from there."
+            if isOntoBase {
+                "The target holds neither state until the same command, which begins anew, has come to its end."
+            } else if isAnew {
+                "The same command with --overwrite begins anew: the export can't tell how far it was."
+            } else {
+                "The same command goes on from there."
+            }
         }
     }
 
@@ -219,6 +247,19 @@ struct Migrate: AsyncParsableCommand {
             }
         } else if overwrite {
             throw MoveError(.usage, ["--overwrite: a receiver makes the target, and overwrites nothing"])
+        }
+    }
+
+    /// Only an export is written as it is: any other target is made by its move, and so holds nothing before.
+    private func refuseUnfit(_ bitmap: DirtyBitmap) throws {
+        try bitmap.refuseUnlessExport(source)
+        guard case .nbd = try AddressArgument.explained(target).address else {
+            throw ValidationError(
+                "--dirty-bitmap moves only what changed, so the target has to hold what the source was before: only an "
+                    + "NBD server's export can; '\(target)' would be made anew, and hold nothing but that")
+        }
+        guard !overwrite else {
+            throw ValidationError("--overwrite: with --dirty-bitmap what the target holds is needed")
         }
     }
 

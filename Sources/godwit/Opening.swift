@@ -37,13 +37,15 @@ struct AddressArgument: ExpressibleByArgument, Sendable {
 
 /// Opens what an address names. Nothing else knows which kinds of volumes there are.
 enum Opening {
-    /// - Parameter isServed: Whether it has users through this process, too.
+    /// - Parameters:
+    ///   - bitmap: Of an NBD server's export: what it says is dirty is all that matters of it.
+    ///   - isServed: Whether it has users through this process, too.
     static func source(
-        _ address: VolumeAddress, isServed: Bool = false
+        _ address: VolumeAddress, bitmap: DirtyBitmap? = nil, isServed: Bool = false
     ) async throws(VolumeError) -> any SourceVolume {
         switch address {
         case .rbd(let address): try await RBDSource.connect(to: address, caching: isServed ? .asConfigured : .off)
-        case .nbd(let address): try await NBDSource.connect(to: address)
+        case .nbd(let address): try await NBDSource.connect(to: address, bitmap: bitmap)
         case .relay(let address):
             throw VolumeError(
                 .unsupported, "open", on: address.text, reason: "a receiver's volume can't be moved away from here",
@@ -75,10 +77,11 @@ enum Opening {
     }
 
     /// - Parameters:
-    ///   - mayOverwrite: Whether what is there may be lost, where a volume can't be made.
+    ///   - holding: What is there, where a volume can't be made.
     ///   - relay: How it goes to a receiver. A server that is none is taken for an NBD server like others.
     static func target(
-        _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(), mayOverwrite: Bool = false,
+        _ address: VolumeAddress, wishes: LayoutWishes = LayoutWishes(),
+        holding: NBDTarget.Holding = .zeros,
         relay: RelayOptions = RelayOptions(),
         notice: @escaping @Sendable (String) -> Void = { _ in }, isStopped: @escaping @Sendable () -> Bool = { false }
     ) async throws(VolumeError) -> any TargetVolume {
@@ -86,13 +89,13 @@ enum Opening {
         case .rbd(let address):
             try await RBDTarget.connect(to: address, wishes: wishes, notice: notice, isStopped: isStopped)
         case .nbd(let address):
-            try await NBDTarget.connect(to: address, mayOverwrite: mayOverwrite, notice: notice, isStopped: isStopped)
+            try await NBDTarget.connect(to: address, holding: holding, notice: notice, isStopped: isStopped)
         case .relay(let address):
             if let target = try await RemoteTarget.connect(to: address, wishes: wishes, options: relay) {
                 target
             } else {
                 try await NBDTarget.connect(
-                    to: address.export, mayOverwrite: mayOverwrite, notice: notice, isStopped: isStopped)
+                    to: address.export, holding: holding, notice: notice, isStopped: isStopped)
             }
         case .file(let path): FileTarget(path: path)
         }

@@ -24,7 +24,8 @@ extension Report {
         let width = max(4, steps.map { ($0.snapshot ?? "head").count }.max() ?? 0)
         for step in steps {
             let name = (step.snapshot ?? "head").padding(toLength: width, withPad: " ", startingAt: 0)
-            var line = "  \(name)  \(ByteCount(step.foundBytes).text) allocated, \(ByteCount(step.sentBytes).text) sent"
+            let found = "\(ByteCount(step.foundBytes).text) \(step.means == .dirtyBitmap ? "dirty" : "allocated")"
+            var line = "  \(name)  \(found), \(ByteCount(step.sentBytes).text) sent"
             if step.copiedBytes > 0 { line += ", \(ByteCount(step.copiedBytes).text) from OSD to OSD" }
             if step.zeroedBytes > 0 { line += ", \(ByteCount(step.zeroedBytes).text) made holes" }
             lines.append(line + ", \(step.seconds.timeText)")
@@ -39,7 +40,10 @@ extension Report {
         if let means = Set(steps.map(\.means.rawValue)).sorted().nonEmpty {
             lines.append("  extents by \(means.joined(separator: ", ")); bytes by \(route?.rawValue ?? "")")
         }
-        if verified == true { lines.append("  verified: every snapshot and the head are equal") }
+        if verified == true {
+            let isPart = steps.contains { $0.means == .dirtyBitmap }
+            lines.append("  verified: \(isPart ? "what was dirty is equal" : "every snapshot and the head are equal")")
+        }
         lines += changed.map { "  changed: \($0)" }
         lines += notCarried.map { "  not carried: \($0)" }
         return lines.joined(separator: "\n") + "\n"

@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import Mirror
+internal import NBDVolumes
 internal import Volumes
 
 struct Verify: AsyncParsableCommand {
@@ -8,11 +9,14 @@ struct Verify: AsyncParsableCommand {
         discussion: """
             Names the first differing range of each. Where both are RBD images that lie on their objects alike, the \
             OSDs hash the bytes themselves, and none are sent; of a volume at a receiver (godwit://) only hashes are sent \
-            where it agrees. Exits with 65 if anything differs.
+            where it agrees. With --dirty-bitmap only what the bitmap says is dirty is compared, in chunks of 64 KiB. \
+            Exits with 65 if anything differs.
             """)
 
     @Argument(help: "One volume.") var source: String
     @Argument(help: "The other.") var target: String
+    @Option(help: "Compare only what this dirty bitmap of QEMU's says has changed in SOURCE, an NBD server's export.")
+    var dirtyBitmap: DirtyBitmap?
     @Option(help: "How to show progress: auto, bar, plain, none.") var progress = ProgressStyle.auto
     @Flag(help: "Write the differences to stdout as JSON.") var json = false
 
@@ -20,6 +24,7 @@ struct Verify: AsyncParsableCommand {
         for text in [source, target] where try AddressArgument.explained(text).snapshot != nil {
             throw ValidationError("'\(text)': volumes are compared with all their snapshots: leave out the '@…'")
         }
+        try dirtyBitmap?.refuseUnlessExport(source)
     }
 
     func run() async throws {
@@ -31,25 +36,33 @@ struct Verify: AsyncParsableCommand {
             let differences = try await ProgressDisplay(progress, style: self.progress).during {
                 () async throws(MoveError) in
                 progress.begin("connecting")
-                let source = try await staged(.source) { () throws(VolumeError) in
-                    try await Opening.volume(left.address)
+                let (source, base) = try await staged(.source) { () throws(VolumeError) in
+                    try await opened(left.address)
                 }
                 let target = try await staged(.source) { () throws(VolumeError) in
                     try await Opening.volume(right.address)
                 }
                 return try await Verification(
-                    source: source, target: target, progress: progress, stop: interruption.stop
+                    source: source, target: target, base: base, progress: progress, stop: interruption.stop
                 ).run()
             }
             if json {
                 emit(encoded(differences) + "\n", to: 1)
             } else if differences.isEmpty {
-                emit("\(source) and \(target) are equal: size, snapshots, head\n", to: 1)
+                let what = dirtyBitmap.map { "size, and what \($0.name) says is dirty" } ?? "size, snapshots, head"
+                emit("\(source) and \(target) are equal: \(what)\n", to: 1)
             } else {
                 emit(differences.map { $0.description + "\n" }.joined(), to: 1)
             }
             differs = !differences.isEmpty
         }
         if differs { throw Status.differs }
+    }
+
+    /// The source, and since which state it is looked at.
+    private func opened(_ address: VolumeAddress) async throws(VolumeError) -> (any Volume, base: Snapshot?) {
+        guard let dirtyBitmap else { return (try await Opening.volume(address), nil) }
+        let source = try await Opening.source(address, bitmap: dirtyBitmap)
+        return (source, source.base)
     }
 }

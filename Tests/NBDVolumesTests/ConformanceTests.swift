@@ -49,7 +49,7 @@ extension TargetKind {
         TargetKind(granule: .kibibytes(4), holdsSnapshots: false, holdsRecord: false) { _ in
             let server = try await FakeServer([UInt8](repeating: 0, count: 8 << 20), script)
             return TargetSite(
-                target: { try await NBDTarget.connect(to: server.address, mayOverwrite: false) },
+                target: { try await NBDTarget.connect(to: server.address, holding: .zeros) },
                 plant: { bytes in server.bytes.withLock { $0 = bytes } }, leftovers: { ["the export"] },
                 remove: { await server.close() })
         }

@@ -32,6 +32,10 @@ final class FakeServer: Sendable {
         var flags: TransmissionFlags = [.flush, .fua, .writeZeroes]
         var blockSizes = BlockSizes.standard
         var contexts: [MetaContext] = [.allocation]
+        /// Of every connection but the first, if not the same.
+        var contextsOfOthers: [MetaContext]?
+        /// What every context but `base:allocation` has as dirty. Beside that its runs carry bits that nobody knows.
+        var dirty: [Range<Int>] = []
         var policy = ServerPolicy(tls: .off)
         /// Those that come after are closed without a word.
         var mostConnections = Int.max
@@ -76,11 +80,25 @@ final class FakeServer: Sendable {
 
     var requests: [Request] { seen.withLock { $0.requests } }
 
-    private var info: ExportInfo {
+    private func info(_ connection: Int) -> ExportInfo {
         let size = bytes.withLock { $0.count }
         return ExportInfo(
             name: "disk", size: size.count, flags: script.flags, blockSizes: script.blockSizes,
-            contexts: script.contexts)
+            contexts: connection > 1 ? script.contextsOfOthers ?? script.contexts : script.contexts)
+    }
+
+    /// Blocks of 512 bytes, so that runs begin and end anywhere in a client's blocks.
+    private func runs(_ range: Range<Int>, of context: MetaContext, _ bytes: [UInt8]) -> [BlockStatus] {
+        stride(from: range.lowerBound, to: range.upperBound, by: 512).map { start in
+            let block = start..<min(start + 512, range.upperBound)
+            let flags =
+                if context == .allocation {
+                    bytes[block].isZeros ? BlockStatus.hole | BlockStatus.zero : 0
+                } else {
+                    6 | (script.dirty.contains { $0.overlaps(block) } ? BlockStatus.dirty : 0)
+                }
+            return BlockStatus(length: block.count.count, flags: flags)
+        }
     }
 
     private final class Handler: ChannelInboundHandler {
@@ -91,6 +109,8 @@ final class FakeServer: Sendable {
         private var input = ByteBuffer()
         private var writing: (request: Request, bytes: [UInt8])?
         private var isOver = false
+        /// From 1 on.
+        private var number = 0
 
         init(_ server: FakeServer) {
             self.server = server
@@ -98,7 +118,7 @@ final class FakeServer: Sendable {
         }
 
         func channelActive(context: ChannelHandlerContext) {
-            let number = server.seen.withLock { seen in
+            number = server.seen.withLock { seen in
                 seen.connections += 1
                 seen.open += 1
                 return seen.connections
@@ -131,7 +151,7 @@ final class FakeServer: Sendable {
             case .send(let bytes), .enter(_, let bytes): send(bytes, context)
             case .list: serve(session.exports([]), context)
             case .find(let question):
-                serve(session.answer(question.name == "disk" ? .found(server.info) : .missing), context)
+                serve(session.answer(question.name == "disk" ? .found(server.info(number)) : .missing), context)
             case .request(let request):
                 if case .write = request.command { writing = (request, []) } else { take(request, [], context) }
             case .payload(let piece, let remaining):
@@ -184,14 +204,8 @@ final class FakeServer: Sendable {
                 case .trim: bytes.fill(range, with: 0xEE)
                 case .flush, .cache: break
                 case .blockStatus(_, let contexts):
-                    // Blocks of 512 bytes, so that runs begin and end anywhere in a client's blocks.
-                    let runs = stride(from: range.lowerBound, to: range.upperBound, by: 512).map { start in
-                        let end = min(start + 512, range.upperBound)
-                        let isZero = bytes[start..<end].isZeros
-                        return BlockStatus(
-                            length: (end - start).count, flags: isZero ? BlockStatus.hole | BlockStatus.zero : 0)
-                    }
-                    return encoder.status(request, [contexts[0].id: runs])
+                    let runs = contexts.map { ($0.id, server.runs(range, of: $0.context, bytes)) }
+                    return encoder.status(request, Dictionary(uniqueKeysWithValues: runs))
                 }
                 return encoder.done(request)
             }

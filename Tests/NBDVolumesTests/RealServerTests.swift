@@ -44,7 +44,7 @@ enum RealServer: String, Sendable, CaseIterable {
         TargetKind(granule: granule, holdsSnapshots: false, holdsRecord: false) { _ in
             let server = try await RunningServer(self, size: .mebibytes(8))
             return TargetSite(
-                target: { try await NBDTarget.connect(to: server.address, mayOverwrite: false) },
+                target: { try await NBDTarget.connect(to: server.address, holding: .zeros) },
                 plant: { bytes in try await server.replace(by: bytes) }, leftovers: { ["the export"] },
                 remove: { server.end() })
         }

@@ -15,8 +15,8 @@ struct TargetTests {
 
     static func zeros(_ count: Int) -> [UInt8] { [UInt8](repeating: 0, count: count) }
 
-    func target(_ server: FakeServer, mayOverwrite: Bool = false) async throws -> NBDTarget {
-        try await NBDTarget.connect(to: server.address, mayOverwrite: mayOverwrite)
+    func target(_ server: FakeServer, holding: NBDTarget.Holding = .zeros) async throws -> NBDTarget {
+        try await NBDTarget.connect(to: server.address, holding: holding)
     }
 
     @Test func `zeros are nothing, and anything else is somebody's`() async throws {
@@ -29,7 +29,7 @@ struct TargetTests {
             let obstacles = try await target.obstacles(to: Self.description(1 << 20), room: .zero)
             #expect(obstacles.map(\.kind) == [.exists])
             #expect(obstacles.first?.remedy.contains("--overwrite") == true)
-            let willing = try await self.target(server, mayOverwrite: true)
+            let willing = try await self.target(server, holding: .anything)
             #expect(try await willing.state() == .absent)
             #expect(try await willing.obstacles(to: Self.description(1 << 20), room: .zero).isEmpty)
             #expect(server.bytes.withLock { $0[(1 << 20) - 1] } == 1, "looking changes nothing")
@@ -40,7 +40,7 @@ struct TargetTests {
         var script = FakeServer.Script()
         script.contexts = []
         try await withServer(Self.zeros(1 << 16), script) { server in
-            let (careful, willing) = (try await target(server), try await target(server, mayOverwrite: true))
+            let (careful, willing) = (try await target(server), try await target(server, holding: .anything))
             #expect(try await careful.state() == .foreign)
             #expect(try await willing.state() == .absent)
         }
@@ -78,7 +78,7 @@ struct TargetTests {
             script.flags = flags
             var random = SplitMix64(seed: 1)
             try await withServer(random.bytes(3 << 20), script) { server in
-                let target = try await target(server, mayOverwrite: true)
+                let target = try await target(server, holding: .anything)
                 try await target.make(as: Self.description(1 << 20), record: "r")
                 #expect(server.bytes.withLock { $0.isZeros })
                 guard case .flush? = server.requests.last?.command else {
@@ -177,7 +177,7 @@ struct TargetTests {
 
     @Test func `being stopped while it is made leaves it unmade`() async throws {
         try await withServer([UInt8](repeating: 7, count: 1 << 20)) { server in
-            let target = try await NBDTarget.connect(to: server.address, mayOverwrite: true, isStopped: { true })
+            let target = try await NBDTarget.connect(to: server.address, holding: .anything, isStopped: { true })
             await #expect {
                 try await target.make(as: Self.description(4096), record: "r")
             } throws: { ($0 as? VolumeError)?.kind == .busy }
