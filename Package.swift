@@ -148,7 +148,11 @@ let package = Package(
         .testTarget(
             name: "DirtyMapTests", dependencies: ["Conformance", "DirtyMap", "Volumes"], swiftSettings: strict),
         .testTarget(
-            name: "MirrorTests", dependencies: ["Conformance", "Convergence", "Cutover", "Mirror", "Volumes"],
+            name: "MirrorTests",
+            dependencies: [
+                "Conformance", "Convergence", "Cutover", "Mirror", "NBDVolumes", "Relay", "RelayServer",
+                "RemoteVolumes", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "RBDVolumesTests", dependencies: ["Conformance", "RBDVolumes", "Volumes"], swiftSettings: strict),

@@ -148,10 +148,9 @@ struct HandOver {
         // Who goes on writing needs the lock.
         await source.letGo()
         guard let hold = live.hold else { return }
-        try await staged(.underWay) { () throws(VolumeError) in
-            try await hold.thaw()
-            try await walk.note { $0.frozenBy = nil }
-        }
+        try await staged(.underWay) { () throws(VolumeError) in try await hold.thaw() }
+        // It goes on, whether or not the target gets to know: a run that finds it noted lets it go on once more.
+        try? await walk.note { $0.frozenBy = nil }
     }
 
     private func thaw(after failure: MoveError) async throws(MoveError) -> Never {

@@ -1,5 +1,4 @@
 package import NIOCore
-internal import NIOPosix
 package import Volumes
 
 /// A connection to a server, whose handshake has come to its end.
@@ -18,7 +17,7 @@ package struct Dialed<Handler: ChannelHandler & SendableMetatype, Entry: Sendabl
     ///   - newHandler: Makes what fulfils or fails the promise with the end of the handshake. A host's name may have
     ///     several addresses, which are tried side by side: each attempt has a handler of its own.
     package init(
-        to server: NBDAddress.Server, title: String, limit: Duration,
+        to server: NBDAddress.Server, by dialer: any Dialer = SocketDialer(), title: String, limit: Duration,
         _ newHandler: @escaping @Sendable (EventLoopPromise<Entry>, any Channel) -> Handler
     ) async throws(VolumeError) {
         @Sendable func initialize(_ channel: any Channel) -> EventLoopFuture<Attempt> {
@@ -34,16 +33,7 @@ package struct Dialed<Handler: ChannelHandler & SendableMetatype, Entry: Sendabl
             }
         }
         do {
-            // It sets `TCP_NODELAY` by itself.
-            let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .connectTimeout(TimeAmount(limit))
-            let attempt =
-                switch server {
-                case .tcp(let host, let port):
-                    try await bootstrap.connect(host: host, port: Int(port), channelInitializer: initialize)
-                case .unix(let path):
-                    try await bootstrap.connect(unixDomainSocketPath: path, channelInitializer: initialize)
-                }
+            let attempt = try await dialer.connect(to: server, limit: limit, initialize)
             (channel, handler, entry) = (attempt.channel, attempt.handler, try await attempt.entry.get())
         } catch let error as VolumeError {
             throw error

@@ -194,7 +194,7 @@ final class RelayConnection: ChannelInboundHandler {
                 loop.execute { me.value.settle(found.map { .success($0) } ?? .failure(.notAllowed), isNew: false) }
             case .begin(let address, let wishes):
                 // Owned by the connection, which takes what comes of it, and gives it up if it has ended meanwhile.
-                Task { [sessions, loop] in
+                Task(executorPreference: sessions.executor) { [sessions, loop] in
                     let result: Result<RelaySession, Sessions.Refusal>
                     do throws(Sessions.Refusal) {
                         result = .success(try await sessions.begin(address, wishes, offer.features))
@@ -271,7 +271,7 @@ final class RelayConnection: ChannelInboundHandler {
         heldBytes += cost
         let me = NIOLoopBound(self, eventLoop: loop)
         // Owned by the session, which doesn't end before it.
-        Task { [loop] in
+        Task(executorPreference: sessions.executor) { [loop] in
             let reply = await session.carryOut(request)
             let pieces = RelayServerSession.reply(reply, to: id)
             loop.execute { me.value.finish(pieces, cost: cost) }

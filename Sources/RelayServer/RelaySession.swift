@@ -75,7 +75,7 @@ final class RelaySession: Sendable {
         guard let others else { return }
         for close in others { close() }
         // Owned by the receiver, which doesn't stop before its sessions have ended.
-        Task { await letGo() }
+        Task(executorPreference: sessions.executor) { await self.letGo() }
     }
 
     private func letGo() async {

@@ -24,14 +24,18 @@ final class Sessions: Sendable {
     let allowances: Allowances
     let limits: RelayLimits
     let notice: @Sendable (String) -> Void
+    /// What carries out their requests; nothing for whatever thread is free.
+    let executor: (any TaskExecutor)?
+    private let time: Timekeeper
     private let open: Opener
     private let state = Mutex(State())
 
     init(
         _ allowances: Allowances, limits: RelayLimits, notice: @escaping @Sendable (String) -> Void,
-        open: @escaping Opener
+        executor: (any TaskExecutor)? = nil, time: Timekeeper = .real, open: @escaping Opener
     ) {
         (self.allowances, self.limits, self.notice, self.open) = (allowances, limits, notice, open)
+        (self.executor, self.time) = (executor, time)
     }
 
     // MARK: Beginning
@@ -79,11 +83,11 @@ final class Sessions: Sendable {
 
     /// A session whose connection is gone has its last requests carried out still.
     private func waitForEnding(_ address: String) async {
-        let deadline = ContinuousClock.now + limits.ending
-        while ContinuousClock.now < deadline,
+        let deadline = time.now() + limits.ending
+        while time.now() < deadline,
             state.withLock({ $0.sessions.values.contains { $0.isEnding && $0.address == address } })
         {
-            try? await Task.sleep(for: .milliseconds(20))
+            await time.sleep(.milliseconds(20))
         }
     }
 

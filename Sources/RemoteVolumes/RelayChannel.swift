@@ -35,12 +35,13 @@ final class RelayChannel: Sendable {
     ///   - silence: How long the receiver may leave requests without a sign.
     /// - Returns: Nothing if the server doesn't know the option.
     static func open(
-        _ address: RelayAddress, tls: ClientTLS?, _ offer: RelayOffer, limit: Duration, _ silence: Duration
+        _ address: RelayAddress, by dialer: any Dialer, tls: ClientTLS?, _ offer: RelayOffer, limit: Duration,
+        _ silence: Duration
     ) async throws(VolumeError) -> RelayChannel? {
         let title = address.text
         let plan = ClientPlan(.relay(offer.data), tls: tls == nil ? .off : .required)
         let dialed: Dialed<RelayHandler, RelayGrant?> = try await Dialed(
-            to: address.server, title: title, limit: limit
+            to: address.server, by: dialer, title: title, limit: limit
         ) { entry, channel in
             let handler = RelayHandler(title: title, plan: plan, tls: tls, silence: silence, entry: entry)
             handler.limitHandshake(to: limit, on: channel)

@@ -28,7 +28,7 @@ final class RelayHandler: ChannelInboundHandler {
     private var changes: Set<UInt64> = []
     private var gathering = Gathering<Answer>()
     /// When the receiver last showed itself, or was asked something after owing nothing.
-    private var heard = NIODeadline.now()
+    private var heard = NIODeadline.distantPast
     private var watch: Scheduled<Void>?
 
     /// - Parameters:
@@ -66,7 +66,7 @@ final class RelayHandler: ChannelInboundHandler {
 
     private func send(_ request: RelayRequest, _ waiting: [Answer], on channel: any Channel) -> UInt64 {
         let (id, pieces) = wire.request(request)
-        if answers.isEmpty { heard = .now() }
+        if answers.isEmpty { heard = channel.eventLoop.now }
         answers[id] = waiting
         watchOver(channel)
         for piece in pieces { channel.write(piece, promise: nil) }
@@ -99,7 +99,7 @@ final class RelayHandler: ChannelInboundHandler {
         watch = channel.eventLoop.assumeIsolated().scheduleTask(deadline: heard + silence) { [weak self] in
             guard let self else { return }
             watch = nil
-            guard NIODeadline.now() >= heard + silence, !answers.isEmpty else { return watchOver(channel) }
+            guard channel.eventLoop.now >= heard + silence, !answers.isEmpty else { return watchOver(channel) }
             finish(
                 End(
                     .unreachable, "no sign for \(silence.nanoseconds / 1_000_000_000) s",
@@ -117,7 +117,7 @@ final class RelayHandler: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         var bytes = unwrapInboundIn(data)
-        heard = .now()
+        heard = context.eventLoop.now
         while case .shaking(var session) = phase {
             guard let step = session.receive(&bytes) else {
                 phase = .shaking(session)
@@ -228,7 +228,8 @@ final class RelayHandler: ChannelInboundHandler {
         watch?.cancel()
         entry?.fail(end.error("connect", on: title))
         entry = nil
-        let waiting = answers.values.flatMap(\.self) + gathering.giveUp()
+        // In the order in which they were asked.
+        let waiting = answers.sorted { $0.key < $1.key }.flatMap(\.value) + gathering.giveUp()
         answers = [:]
         for answer in waiting { answer.resume(returning: .failed(end.error("relay", on: title))) }
     }

@@ -19,20 +19,20 @@ final class RelayLink: Sendable {
     /// - Parameter connections: As many as are wanted; there are fewer where the receiver lets in no more.
     /// - Returns: Nothing if the server is no receiver: it doesn't know the option.
     static func open(
-        _ address: RelayAddress, wishes: LayoutWishes, connections: Int, patience: Patience
+        _ address: RelayAddress, by dialer: any Dialer, wishes: LayoutWishes, connections: Int, patience: Patience
     ) async throws(VolumeError) -> RelayLink? {
         let offer = RelayOffer(.begin(address: address.target, wishes: wishes))
         let tls = try await ClientTLS(address.tls, with: address.server)
         guard
             let first = try await RelayChannel.open(
-                address, tls: tls, offer, limit: patience.handshake, patience.silence)
+                address, by: dialer, tls: tls, offer, limit: patience.handshake, patience.silence)
         else { return nil }
         let token = first.grant.token
         let count = min(connections, Int(first.grant.connections))
         let others = try await concurrently(1..<max(count, 1), limit: RelayBounds.connections) {
             _ throws(VolumeError) in
             try? await RelayChannel.open(
-                address, tls: tls, RelayOffer(.join(token)), limit: patience.another, patience.silence)
+                address, by: dialer, tls: tls, RelayOffer(.join(token)), limit: patience.another, patience.silence)
         }
         return RelayLink([first] + others.compactMap(\.self))
     }

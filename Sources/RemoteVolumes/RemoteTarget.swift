@@ -60,10 +60,10 @@ package final class RemoteTarget: TargetVolume {
     /// - Returns: Nothing if the server is none, and may be an NBD server like others.
     package static func connect(
         to address: RelayAddress, wishes: LayoutWishes = LayoutWishes(), options: RelayOptions = RelayOptions(),
-        patience: Patience = .standard
+        patience: Patience = .standard, dialer: any Dialer = SocketDialer()
     ) async throws(VolumeError) -> RemoteTarget? {
         let link = try await RelayLink.open(
-            address, wishes: wishes, connections: options.connections, patience: patience)
+            address, by: dialer, wishes: wishes, connections: options.connections, patience: patience)
         return link.map { RemoteTarget(address, wishes, $0, options) }
     }
 

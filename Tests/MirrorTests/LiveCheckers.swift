@@ -46,6 +46,11 @@ extension LiveGuest {
         if here && there && !state.withLock({ $0.keepsSource }) { accuse("it has both volumes open") }
     }
 
+    /// A run has let go whom it held.
+    func checkThawed(since begun: Duration) {
+        if state.withLock({ $0.isFrozen && $0.frozenSince ?? .zero >= begun }) { accuse("left frozen") }
+    }
+
     /// What a run that ended by itself leaves, whether it came to its end or not.
     func checkLeft(limit: ByteRate?, waits: Bool, since begun: Duration = .zero) {
         // Whom a run that died held still, a later one that can't even begin doesn't let go.

@@ -69,9 +69,15 @@ final class LiveFate: Sendable {
     private let speed: Speed
     private let blow: Blow?
     private let keepsLog: Bool
+    /// Told that the process has ended.
+    private let died: @Sendable () -> Void
     private let state: Mutex<State>
 
-    init(_ time: VirtualTime, _ guest: LiveGuest, _ speed: Speed, _ blow: Blow?, seed: UInt64, keepsLog: Bool = false) {
+    init(
+        _ time: VirtualTime, _ guest: LiveGuest, _ speed: Speed, _ blow: Blow?, seed: UInt64, keepsLog: Bool = false,
+        died: @escaping @Sendable () -> Void = {}
+    ) {
+        self.died = died
         self.time = time
         self.guest = guest
         self.speed = speed
@@ -100,8 +106,8 @@ final class LiveFate: Sendable {
     func pass(_ object: String, _ operation: String, _ extent: Extent? = nil) throws(VolumeError) {
         let name = "\(object) \(operation)"
         let now = time.now
-        let (failure, cost) = state.withLock { state -> (VolumeError.Kind?, Duration) in
-            if state.isDead { return (.failed, .zero) }
+        let (failure, cost, hasDied) = state.withLock { state -> (VolumeError.Kind?, Duration, Bool) in
+            if state.isDead { return (.failed, .zero, false) }
             if name == "source lift" { state.hasLifted = true }
             state.count += 1
             var mixed = SplitMix64(seed: state.trace)
@@ -111,8 +117,10 @@ final class LiveFate: Sendable {
                 if state.log.count >= 2 * Self.longestLog { state.log.removeFirst(Self.longestLog) }
                 state.log.append("\(state.count) \(now.seconds) \(name) \(extent.map { "\($0)" } ?? "")")
             }
-            return (strike(name, object, &state), costs(operation, extent, &state.random))
+            let failure = strike(name, object, &state)
+            return (failure, costs(operation, extent, &state.random), state.isDead)
         }
+        if hasDied { died() }
         if let failure {
             throw VolumeError(failure, operation, on: "\(object), operation \(operations)", reason: "it was to fail")
         }

@@ -87,13 +87,13 @@ private struct ForgetfulReader: VolumeReader {
 
 /// A target that does one thing wrong.
 final class FaultyLiveTarget: TargetVolume {
-    private let volume: MemoryVolume
+    private let volume: any TargetVolume
     private let fault: LiveFault
     private let guest: LiveGuest
     /// Snapshots that are there and must not be seen.
     private let hidden = Mutex<Set<UInt64>>([])
 
-    init(_ volume: MemoryVolume, _ fault: LiveFault, _ guest: LiveGuest) {
+    init(_ volume: any TargetVolume, _ fault: LiveFault, _ guest: LiveGuest) {
         self.volume = volume
         self.fault = fault
         self.guest = guest

@@ -16,14 +16,16 @@ extension LiveSimulation {
         let (seed, orders, begun) = (
             draw { $0.next() }, isBefallen ? draw { Int.random(in: 0...3, using: &$0) } : 0, time.now
         )
-        let fate = LiveFate(time, guest, setting.speed, blow, seed: seed, keepsLog: keepsLog)
+        let fate = LiveFate(time, guest, setting.speed, blow, seed: seed, keepsLog: keepsLog) { [way] in
+            way.cut()
+        }
+        way.begin(fate, breaks: isBefallen)
         let watcher = draw { LiveOperator(guest, begun, count: orders, leaves: setting.waits, &$0) }
         if setting.live.convergence.throttle == .never { watcher.controls.throttle = .off }
         let hold = LiveHold(
             time, guest, fate, clients: setting.clients, latency: setting.holdLatency, slip: slip(isBefallen))
         let needsOrder = setting.live.cutover == .manual && !setting.waits
         _ = guest.takePauses()
-        let wasUnfinished = site.target.record
         watch.withLock { $0 = watcher }
         let failure = await attempt(fate, watcher, hold)
         watch.withLock { $0 = nil }
@@ -32,7 +34,9 @@ extension LiveSimulation {
             state.log += fate.log + ["-- \(failure?.lines.joined(separator: " | ") ?? "ended")"]
         }
         if watcher.isHung { return .wentWrong("it hangs") }
-        let isQuiet = fate.struck == nil && !hold.hasSlipped
+        let wasDisturbed = way.wasDisturbed
+        way.cut()
+        let isQuiet = fate.struck == nil && !hold.hasSlipped && !wasDisturbed
         // Of a source that can't tell its extents nobody knows the rest.
         if isQuiet, setting.means != .everything, !setting.waits, !watcher.hasForced, !needsOrder {
             checkPauses(since: begun)
@@ -46,8 +50,15 @@ extension LiveSimulation {
             return .wentWrong("nothing befell it, and it failed: \(failure.kind) \(failure.lines)")
         }
         if fate.isDead {
-            die(fate, before: wasUnfinished)
+            way.crash(seed: draw { $0.next() })
             return .interrupted
+        }
+        // The link alone keeps nobody from letting the writer go on.
+        if fate.struck == nil, !hold.hasSlipped, wasDisturbed {
+            guest.checkThawed(since: begun)
+            if failure.lines.contains(where: { $0.contains("couldn't be let go on") }) {
+                guest.accuse("said to be held still, and isn't")
+            }
         }
         check(failure, fate, since: begun)
         return watcher.controls.isCancelled ? .cancelled : .interrupted
@@ -55,12 +66,13 @@ extension LiveSimulation {
 
     func attempt(_ fate: LiveFate, _ watcher: LiveOperator, _ hold: LiveHold) async -> MoveError? {
         var options = setting.options
+        options.inFlight = way.inFlight
         var live = setting.live
         if !setting.waits { live.hold = fault.map { FaultyLiveHold(hold, $0, guest, time) } ?? hold as any WriterHold }
         options.live = live
         let source = Site.sourceVolume(at: site.source, fault: fate.fault(of: "source"))
-        let target = Site.targetVolume(at: site.target, fault: fate.fault(of: "target"))
         do throws(MoveError) {
+            let target = try await staged(.target) { () throws(VolumeError) in try await way.open() }
             _ = try await Move(
                 from: fault.map { FaultyLiveSource(source, $0, guest) } ?? source as any SourceVolume,
                 to: fault.map { FaultyLiveTarget(target, $0, guest) } ?? target as any TargetVolume, options: options,
@@ -70,12 +82,6 @@ extension LiveSimulation {
         } catch {
             return error
         }
-    }
-
-    /// What wasn't flushed may be lost with a process that died.
-    private func die(_ fate: LiveFate, before record: String?) {
-        var lost = SplitMix64(seed: draw { $0.next() })
-        site.target.crash { _ in Bool.random(using: &lost) }
     }
 
     /// After a run that failed, and ended by itself.
@@ -90,7 +96,7 @@ extension LiveSimulation {
     private func checkPauses(since begun: Duration) {
         // What an earlier run began, which died in it, takes until this one is there.
         let pauses = guest.takePauses().filter { $0.start >= begun }
-        for pause in pauses where pause.length > setting.live.convergence.maxPause + Self.slack {
+        for pause in pauses where pause.length > setting.live.convergence.maxPause + Self.slack + way.pauseAllowance {
             guest.accuse(
                 "it stood still for \(pause.length.seconds) s, of \(setting.live.convergence.maxPause.seconds) s promised"
             )

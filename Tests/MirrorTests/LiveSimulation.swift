@@ -38,13 +38,18 @@ final class LiveSimulation: Sendable {
     let keepsLog: Bool
     let setting: Setting
     let site: Site
+    let way: any TargetWay
     let guest: LiveGuest
     let time = VirtualTime()
     let state: Mutex<State>
     /// Who watches over the run that is under way.
     let watch = Mutex<LiveOperator?>(nil)
 
-    init(seed: UInt64, fault: LiveFault? = nil, keepsLog: Bool = false) {
+    /// - Parameter newWay: How the target is reached.
+    init(
+        seed: UInt64, fault: LiveFault? = nil, keepsLog: Bool = false,
+        by newWay: (Site, VirtualTime) -> any TargetWay = { site, _ in NearTarget(site) }
+    ) {
         self.seed = seed
         self.fault = fault
         self.keepsLog = keepsLog
@@ -61,6 +66,7 @@ final class LiveSimulation: Sendable {
         guest = LiveGuest(at: site, size: size, ways: setting.ways, seed: random.next())
         guest.live(Int.random(in: 0...20, using: &random))
         self.setting = setting
+        way = newWay(site, time)
         state = Mutex(State(random: random))
     }
 
@@ -70,7 +76,11 @@ final class LiveSimulation: Sendable {
     /// What went wrong, first of all; nothing if nothing did.
     func run() async -> String? {
         time.whilePassing { [weak self] end in self?.pass(to: end) }
-        return await withTaskExecutorPreference(time) { await history() }
+        return await withTaskExecutorPreference(time) {
+            let what = await history()
+            await way.close()
+            return what
+        }
     }
 
     /// The guest, its owner and the operator act while time passes.
@@ -94,6 +104,7 @@ final class LiveSimulation: Sendable {
             case .ended:
                 if setting.waits { guest.arrive() }
                 time.spend(.seconds(1))
+                await way.settle()
                 guest.checkEnd(limit: setting.limit, rest: setting.live.source)
                 return guest.violations.first.map { "the end: \($0)" }
             case .wentWrong(let what): return "run \(number + 1): \(what)"
@@ -107,7 +118,7 @@ final class LiveSimulation: Sendable {
                 return "the record can't be looked at: \(error)"
             }
             guest.close(false)
-            time.spend(.seconds(draw { Double.random(in: 0...3, using: &$0) }))
+            await time.sleep(way.rest(.seconds(draw { Double.random(in: 0...3, using: &$0) })))
             if oneIn(12), let what = await tear() { return what }
             if oneIn(10), let what = await giveUp() { return what }
             if setting.waits, oneIn(2), site.target.names.first != "finished" { guest.comeBack() }
@@ -157,6 +168,7 @@ final class LiveSimulation: Sendable {
 
     /// A record that was torn is refused, and nothing is changed; as it was, the move goes on.
     private func tear() async -> String? {
+        await way.settle()
         guard let record = site.target.record, !record.isEmpty else { return nil }
         let torn = draw { String(record.prefix(Int.random(in: 1..<record.count, using: &$0))) }
         site.target.record = torn
@@ -169,7 +181,9 @@ final class LiveSimulation: Sendable {
         let hold = LiveHold(
             time, guest, fate, clients: setting.clients, latency: setting.holdLatency, slip: nil)
         let watcher = draw { LiveOperator(guest, time.now, count: 0, leaves: false, &$0) }
-        guard let failure = await attempt(fate, watcher, hold) else { return "a torn record was gone on from: \(torn)" }
+        let failure = await attempt(fate, watcher, hold)
+        way.cut()
+        guard let failure else { return "a torn record was gone on from: \(torn)" }
         // What can't be described any more isn't looked at further.
         guard failure.kind == .noTarget || failure.kind == .noSource else {
             return "a torn record is refused as \(failure.kind): \(failure.lines)"
@@ -182,12 +196,17 @@ final class LiveSimulation: Sendable {
 
     /// As 'godwit abort' does.
     private func giveUp() async -> String? {
+        await way.settle()
         guard site.target.names.contains("unfinished") else { return nil }
         do throws(MoveError) {
-            _ = try await site.abort()
+            way.begin(nil, breaks: false)
+            let target = try await staged(.target) { () throws(VolumeError) in try await way.open() }
+            _ = try await site.abort(target)
         } catch {
             return "can't be given up: \(error.lines)"
         }
+        way.cut()
+        await way.settle()
         // It knows no hold: who is held still is to be let go on by hand.
         if guest.isFrozen { guest.thaw(time.now) }
         guest.checkGivenUp(limit: setting.limit)

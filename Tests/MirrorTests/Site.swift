@@ -50,8 +50,8 @@ struct Site: Sendable {
         try await move(options, sourceFault: mishap.fault, targetFault: mishap.fault)
     }
 
-    func abort() async throws(MoveError) -> Abort.Outcome {
-        try await Abort(of: Self.targetVolume(at: target)) { _ in Self.sourceVolume(at: source) }.run()
+    func abort(_ volume: (any TargetVolume)? = nil) async throws(MoveError) -> Abort.Outcome {
+        try await Abort(of: volume ?? Self.targetVolume(at: target)) { _ in Self.sourceVolume(at: source) }.run()
     }
 
     /// The transient snapshots that stand on the source.

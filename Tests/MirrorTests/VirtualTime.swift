@@ -1,6 +1,6 @@
 import Dispatch
-import Mirror
 import Synchronization
+import Volumes
 
 /// A clock of its own for one simulation, and the executor that all of the simulation's tasks run on, one job after
 /// another in the order in which they became ready. Nothing is left to chance: time goes on only where a task says how
@@ -12,12 +12,17 @@ final class VirtualTime: TaskExecutor {
     private struct Sleeper {
         let number: UInt64
         let end: Duration
-        let continuation: CheckedContinuation<Void, Never>
+        let wake: @Sendable () -> Void
+    }
+
+    private enum Job {
+        case task(UnownedJob)
+        case call(@Sendable () -> Void)
     }
 
     private struct State {
         var now = Duration.zero
-        var jobs: [UnownedJob] = []
+        var jobs: [Job] = []
         var isRunning = false
         var sleepers: [Sleeper] = []
         var lastNumber: UInt64 = 0
@@ -62,7 +67,7 @@ final class VirtualTime: TaskExecutor {
             await withCheckedContinuation { continuation in
                 let isAwake = state.withLock { state in
                     guard state.awakened.remove(number) == nil else { return true }
-                    state.sleepers.append(Sleeper(number: number, end: end, continuation: continuation))
+                    state.sleepers.append(Sleeper(number: number, end: end) { continuation.resume() })
                     return false
                 }
                 if isAwake { continuation.resume() }
@@ -81,13 +86,35 @@ final class VirtualTime: TaskExecutor {
             }
             return state.sleepers.remove(at: index)
         }
-        sleeper?.continuation.resume()
+        sleeper?.wake()
     }
+
+    // MARK: Calls
+
+    /// Has `body` called after all that is ready already.
+    func call(_ body: @escaping @Sendable () -> Void) { enqueue(.call(body)) }
+
+    /// Has `body` called at that moment, or right away if it is over.
+    ///
+    /// - Returns: Its number, to cancel it by.
+    @discardableResult
+    func call(at end: Duration, _ body: @escaping @Sendable () -> Void) -> UInt64 {
+        state.withLock { state in
+            state.lastNumber += 1
+            let number = state.lastNumber
+            state.sleepers.append(Sleeper(number: number, end: max(end, state.now)) { self.call(body) })
+            return number
+        }
+    }
+
+    /// Does nothing if it was called, or is about to be.
+    func cancel(_ number: UInt64) { state.withLock { $0.sleepers.removeAll { $0.number == number } } }
 
     // MARK: TaskExecutor
 
-    func enqueue(_ job: consuming ExecutorJob) {
-        let job = UnownedJob(job)
+    func enqueue(_ job: consuming ExecutorJob) { enqueue(.task(UnownedJob(job))) }
+
+    private func enqueue(_ job: Job) {
         let begins = state.withLock { state in
             state.jobs.append(job)
             defer { state.isRunning = true }
@@ -102,7 +129,12 @@ final class VirtualTime: TaskExecutor {
                 defer { state.jobs = [] }
                 return state.jobs
             }
-            for job in jobs { unsafe job.runSynchronously(on: asUnownedTaskExecutor()) }
+            for job in jobs {
+                switch job {
+                case .task(let job): unsafe job.runSynchronously(on: asUnownedTaskExecutor())
+                case .call(let body): body()
+                }
+            }
             guard jobs.isEmpty else { continue }
             guard let first = firstSleeper() else {
                 let isOver = state.withLock { state in
@@ -113,7 +145,7 @@ final class VirtualTime: TaskExecutor {
                 return
             }
             pass(to: first.end)
-            first.continuation.resume()
+            first.wake()
         }
     }
 

@@ -27,12 +27,16 @@ struct FuzzTests {
                 while let step = session.receive(&input) {
                     if case .request(_, let request) = step {
                         requests += 1
-                        if let what = Self.fault(of: request) { Issue.record("\(what): GODWIT_FUZZ_SEED=\(seed)") }
+                        if let what = Self.fault(of: request) {
+                            Issue.record("\(what): GODWIT_FUZZ=1 GODWIT_FUZZ_SEED=\(seed)")
+                        }
                     }
                 }
                 most = max(most, session.heldBytes)
             }
-            if most > RelayKind.save.mostBody { Issue.record("\(most) bytes held: GODWIT_FUZZ_SEED=\(seed)") }
+            if most > RelayKind.save.mostBody {
+                Issue.record("\(most) bytes held: GODWIT_FUZZ=1 GODWIT_FUZZ_SEED=\(seed)")
+            }
             if session.isClosed { closed += 1 }
         }
         // Inputs that get nowhere, or that break nothing, would find nothing.
@@ -51,7 +55,9 @@ struct FuzzTests {
             }
             Self.feed(Self.spoil(messages, &samples.random), &samples.random) { input in
                 while let step = session.receive(&input) { if case .reply = step { replies += 1 } }
-                if session.heldBytes > RelayKind.state.mostReply { Issue.record("held: GODWIT_FUZZ_SEED=\(seed)") }
+                if session.heldBytes > RelayKind.state.mostReply {
+                    Issue.record("held: GODWIT_FUZZ=1 GODWIT_FUZZ_SEED=\(seed)")
+                }
             }
             if session.isClosed { closed += 1 }
         }
@@ -72,6 +78,42 @@ struct FuzzTests {
                 _ = try? RelayOffer(from: &first)
                 _ = RelayGrant(from: &second)
             }
+        }
+    }
+
+    @Test(arguments: [1, 1 << 20])
+    func `the corpus ends as it did`(piece: Int) {
+        for line in Corpus.far {
+            var (session, last) = (RelayServerSession(), RelayServerSession.Step?.none)
+            Self.feed(Self.bytes(line), in: piece) { input in
+                while let step = session.receive(&input) { last = step }
+            }
+            guard case .close = last, session.isClosed else {
+                Issue.record("\(line)")
+                continue
+            }
+        }
+        for (asked, line) in Corpus.near {
+            var (session, last) = (RelayClientSession(), RelayClientSession.Step?.none)
+            _ = session.request(asked)
+            Self.feed(Self.bytes(line), in: piece) { input in
+                while let step = session.receive(&input) { last = step }
+            }
+            guard case .close = last, session.isClosed else {
+                Issue.record("\(line)")
+                continue
+            }
+        }
+    }
+
+    private static func bytes(_ line: String) -> ArraySlice<UInt8> { TranscriptTests.bytes(line[...])[...] }
+
+    private static func feed(_ bytes: ArraySlice<UInt8>, in piece: Int, _ body: (inout ByteBuffer) -> Void) {
+        var (rest, input) = (bytes, ByteBuffer())
+        while !rest.isEmpty {
+            input.writeBytes(rest.prefix(piece))
+            rest = rest.dropFirst(piece)
+            body(&input)
         }
     }
 

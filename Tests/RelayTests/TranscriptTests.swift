@@ -12,7 +12,7 @@ struct TranscriptTests {
         .deletingLastPathComponent().appending(path: "Docs/Protocol.md")
 
     /// Hexadecimal digits, words in quotation marks as ASCII, and after a `#` what they are.
-    private static func bytes(_ line: Substring) -> [UInt8] {
+    static func bytes(_ line: Substring) -> [UInt8] {
         var bytes: [UInt8] = []
         var rest = line.prefix { $0 != "#" }
         while let first = rest.first {

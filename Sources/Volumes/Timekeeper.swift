@@ -1,4 +1,4 @@
-/// The time as a move sees it: the real one, or a simulation's.
+/// The time as a move and its far side see it: the real one, or a simulation's.
 package struct Timekeeper: Sendable {
     /// Since any fixed moment.
     package let now: @Sendable () -> Duration
