@@ -32,6 +32,8 @@ let package = Package(
         .target(name: "DirtyMap", dependencies: ["Volumes"], swiftSettings: strict),
         .target(name: "FileVolumes", dependencies: ["Volumes"], cSettings: gnu, swiftSettings: strict),
         .target(
+            name: "Tracker", dependencies: ["Checksums", "Volumes"], cSettings: gnu, swiftSettings: strict),
+        .target(
             name: "CCeph",
             // librados's C++ classes are marked deprecated in favour of an interface that 16.2 does not install.
             cxxSettings: [.unsafeFlags(["-Wno-deprecated-declarations"])],
@@ -126,6 +128,10 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "GateTests", dependencies: ["Conformance", "Cutover", "Gate", "Mirror", "Volumes"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "TrackerTests",
+            dependencies: ["Conformance", "Convergence", "Cutover", "FileVolumes", "Mirror", "Tracker", "Volumes"],
             swiftSettings: strict),
         .testTarget(name: "CapacityTests", dependencies: ["Capacity", "Volumes"], swiftSettings: strict),
         .testTarget(

@@ -93,6 +93,8 @@ struct FileStatus: Sendable, Equatable {
     let represents: UInt64
     /// Since 1970.
     let modified: Duration
+    /// Since 1970; the kernel's, which nobody can set.
+    let changed: Duration
     /// What the file system allocated for it.
     let allocated: ByteCount
 
@@ -110,6 +112,7 @@ struct FileStatus: Sendable, Equatable {
         inode = UInt64(status.st_ino)
         represents = UInt64(status.st_rdev)
         modified = .seconds(status.st_mtim.tv_sec) + .nanoseconds(status.st_mtim.tv_nsec)
+        changed = .seconds(status.st_ctim.tv_sec) + .nanoseconds(status.st_ctim.tv_nsec)
         // stat(2): st_blocks counts 512 bytes, whatever the file system's blocks are.
         allocated = ByteCount(UInt64(max(status.st_blocks, 0)) * 512)
     }

@@ -5,7 +5,7 @@ package import Volumes
 /// A raw file or a block device to move away from: a head without snapshots, which must not be written meanwhile.
 package final class FileSource: SourceVolume {
     package let address: String
-    private let path: String
+    let path: String
     /// How the volume was when this value first saw it.
     private let first = Mutex<Trace?>(nil)
 

@@ -105,7 +105,7 @@ package struct Verification: Sendable {
         }
         let isStopped: Bool
         do throws(VolumeError) {
-            let (difference, wasStopped) = try await first(in: comparison, within: part, snapshot, title)
+            let (difference, wasStopped) = try await first(in: comparison, of: ours, within: part, snapshot, title)
             if let difference { found.append(difference) }
             isStopped = wasStopped
         } catch {
@@ -137,10 +137,29 @@ package struct Verification: Sendable {
         }
     }
 
-    private func work(on pieces: Pieces, of comparison: any Comparison, _ earliest: Earliest) async {
+    /// The first difference that stays one: what was changed at the source since the state that is compared isn't.
+    private func firstDifference(
+        in piece: Extent, of comparison: any Comparison, since state: Snapshot?
+    ) async throws(VolumeError) -> Extent? {
+        guard let marked = source as? any MarkedVolume, let state else {
+            return try await comparison.firstDifference(in: piece)
+        }
+        var rest = piece
+        while !rest.isEmpty, let found = try await comparison.firstDifference(in: rest) {
+            // Asked after it was read: whatever was read of a change was marked before.
+            guard let changes = marked.changes(since: state, in: found) else { return found }
+            if let left = ExtentSet([found]).subtracting(changes).extents.first { return left }
+            rest = Extent(from: max(found.end, changes.end), to: rest.end)
+        }
+        return nil
+    }
+
+    private func work(
+        on pieces: Pieces, of comparison: any Comparison, since state: Snapshot?, _ earliest: Earliest
+    ) async {
         while let piece = pieces.next() {
             do throws(VolumeError) {
-                if let extent = try await comparison.firstDifference(in: piece.extent) {
+                if let extent = try await firstDifference(in: piece.extent, of: comparison, since: state) {
                     earliest.note(extent)
                     // Those before this piece were given out already; those after don't matter any more.
                     pieces.endEarly()
@@ -154,7 +173,8 @@ package struct Verification: Sendable {
     }
 
     private func first(
-        in comparison: any Comparison, within part: Walk.Verified.Moved?, _ snapshot: String?, _ title: String
+        in comparison: any Comparison, of ours: Revision, within part: Walk.Verified.Moved?, _ snapshot: String?,
+        _ title: String
     ) async throws(VolumeError) -> (difference: Difference?, wasStopped: Bool) {
         let map = DirtyMap(
             size: comparison.space,
@@ -169,7 +189,7 @@ package struct Verification: Sendable {
         let earliest = Earliest()
         await withTaskGroup { group in
             for _ in 0..<Self.workers {
-                group.addTask { await self.work(on: pieces, of: comparison, earliest) }
+                group.addTask { await self.work(on: pieces, of: comparison, since: ours.snapshot, earliest) }
             }
         }
         if let failure = pieces.failure { throw failure }

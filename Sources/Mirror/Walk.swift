@@ -194,6 +194,7 @@ final class Walk: Sendable {
         } else if record.sourceClient != client {
             try await note { $0.sourceClient = client }
         }
+        try await move.source.number(after: max(record.arrived ?? 0, record.goal ?? 0))
         for name in record.transients {
             guard let snapshot = try await move.source.freeze(as: name) else {
                 // Nothing is left on a source that can't hold a state.

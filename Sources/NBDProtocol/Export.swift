@@ -30,8 +30,8 @@ package struct MetaContext: Sendable, Hashable {
 
     /// Flags: `BlockStatus.hole`, `BlockStatus.zero`. NBD protocol, "`base:allocation` metadata context".
     package static let allocation = MetaContext("base:allocation")
-    /// Flag: `BlockStatus.dirty`. Godwit's own: what was written since the export's map was begun, or last taken. The
-    /// specification leaves names that aren't registered to namespaces `x-…`.
+    /// Flag: `BlockStatus.dirty`. Godwit's own: what was changed since the newest state was held of a volume that is
+    /// moved beneath its clients. The specification leaves names that aren't registered to namespaces `x-…`.
     package static let dirty = MetaContext("x-godwit:dirty")
     /// QEMU's bitmap of that name; flag `BlockStatus.dirty` (QEMU, docs/interop/nbd.txt).
     package static func qemuDirtyBitmap(_ name: String) -> MetaContext { MetaContext("qemu:dirty-bitmap:\(name)") }

@@ -137,7 +137,7 @@ final class Connection: ChannelInboundHandler {
             guard let export = exports.named(agreement.exportName) else {
                 preconditionFailure("it was found, and exports stay")
             }
-            servant = Servant(export.disk, agreement)
+            servant = Servant(export, agreement)
             connections.entered(self)
             deadline?.cancel()
             post(bytes)

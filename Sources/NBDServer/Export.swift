@@ -10,11 +10,13 @@ package struct Export: Sendable {
     /// For people; empty if there is nothing to say.
     package let description: String
     package let disk: any Disk
+    /// Knows what of the disk was changed, for clients that ask (`x-godwit:dirty`).
+    package let watch: (any ChangeWatch)?
 
     /// - Parameter name: At most 4096 bytes, without NUL.
-    package init(name: String, description: String = "", disk: any Disk) {
+    package init(name: String, description: String = "", disk: any Disk, watch: (any ChangeWatch)? = nil) {
         precondition(name.isNBDString, "no string of the protocol")
-        (self.name, self.description, self.disk) = (name, description, disk)
+        (self.name, self.description, self.disk, self.watch) = (name, description, disk, watch)
     }
 
     var info: ExportInfo {
@@ -30,7 +32,9 @@ package struct Export: Sendable {
             let sizes = BlockSizes(
                 minimum: minimum, preferred: max(4096, minimum), maximumPayload: Bounds.payload)
         else { preconditionFailure("a disk's blocks are a power of two up to 64 KiB") }
-        return ExportInfo(name: name, description: description, size: disk.size, flags: flags, blockSizes: sizes)
+        return ExportInfo(
+            name: name, description: description, size: disk.size, flags: flags, blockSizes: sizes,
+            contexts: watch == nil ? [.allocation] : [.allocation, .dirty])
     }
 }
 

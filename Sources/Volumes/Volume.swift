@@ -75,6 +75,9 @@ package protocol SourceVolume: Volume {
     func standing() async throws(VolumeError) -> Standing
     /// What stands against moving it now. Reads; changes nothing.
     func obstacles() async throws(VolumeError) -> [Obstacle]
+    /// States that are frozen from here on get numbers above this: that of a state which is recorded, and which a volume
+    /// that numbers its states itself may know nothing of any more.
+    func number(after number: UInt64) async throws(VolumeError)
     /// A state that stays as it is while the volume goes on; recorded under `name` before it is asked for.
     /// The same name gives the same state again. Nothing from a volume that can't hold one: its head is read then.
     func freeze(as name: String) async throws(VolumeError) -> Snapshot?
@@ -94,6 +97,7 @@ extension SourceVolume {
     package var base: Snapshot? { nil }
     package var client: String? { nil }
     package func evict(_ client: String) async throws(VolumeError) {}
+    package func number(after number: UInt64) async throws(VolumeError) {}
     package func holds(_ snapshot: Snapshot) async throws(VolumeError) -> Bool { true }
 }
 

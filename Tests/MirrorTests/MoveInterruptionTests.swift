@@ -41,6 +41,24 @@ struct MoveInterruptionTests {
         #expect(report.sentBytes == 3 << 20)
     }
 
+    @Test func `where the state that a target was brought to is gone, only what differs is sent`() async throws {
+        let site = Site()
+        site.source.make(8 << 20)
+        site.source.write(1, 3 << 20, at: 0)
+        site.source.write(2, 1 << 20, at: 5 << 20)
+        #expect(await error { () throws(MoveError) in try await site.move(targetFault: dying(at: "commit")) } != nil)
+        site.target.crash()
+        for name in site.transients { site.source.removeSnapshot(name) }
+        // What has become data, a hole, other data, and what stays.
+        site.source.write(3, 4096, at: 7 << 20)
+        site.source.zero(1 << 20, at: 1 << 20)
+        site.source.write(4, 100, at: 5 << 20)
+        let holdings = Holdings(of: site.source)
+        let report = try await site.move()
+        #expect(holdings.differences(at: site) == [])
+        #expect(report.sentBytes == 2 * 4096 && report.steps.map(\.zeroedBytes) == [1 << 20])
+    }
+
     @Test func `a move that is asked to stop before it begins stops, and goes on`() async throws {
         let site = Site(source: MoveTests.sourceWithHistory())
         let holdings = Holdings(of: site.source)

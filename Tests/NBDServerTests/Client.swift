@@ -100,12 +100,14 @@ final class Client: @unchecked Sendable {
     struct Refused: Error { let reason: ClientSession.Closing.Reason }
 
     /// Connects, and has entered when it is there.
-    init(_ path: String, _ name: String = "", _ style: ReplyStyle = .extended) throws {
+    init(
+        _ path: String, _ name: String = "", _ style: ReplyStyle = .extended, contexts: [MetaContext] = [.allocation]
+    ) throws {
         raw = try RawClient(path)
         session = ClientSession(
             ClientPlan(
                 .enter(name), tls: .off, wantsStructuredReplies: style != .simple,
-                wantsExtendedHeaders: style == .extended))
+                wantsExtendedHeaders: style == .extended, contexts: contexts))
         while session.agreement == nil { try step() }
     }
 

@@ -70,6 +70,62 @@ struct ServingTests {
         }
     }
 
+    /// Every second chunk of the first 64 MiB.
+    private struct Stripes: ChangeWatch {
+        static let chunk = ByteCount.kibibytes(64)
+
+        func willChange(_ extent: Extent) async throws(VolumeError) {}
+        func didChange(_ extent: Extent) {}
+        func dirty(in range: Extent) -> ExtentSet {
+            let end = min(range.end, ByteOffset(64 << 20))
+            var changed = ExtentSet()
+            var place = range.offset.rounded(downTo: Self.chunk)
+            while place < end {
+                if place.bytes / Self.chunk.bytes % 2 == 1 { changed.append(Extent(offset: place, length: Self.chunk)) }
+                place = place + Self.chunk
+            }
+            return changed
+        }
+    }
+
+    @Test(arguments: [ReplyStyle.structured, .extended])
+    func `block status tells what was changed, where it is watched`(style: ReplyStyle) async throws {
+        let disk = try await TestDisk(size: .gibibytes(300))
+        let site = try Site([
+            Export(name: "watched", disk: disk, watch: Stripes()), Export(name: "plain", disk: disk),
+        ])
+        try await site.serve { socket throws in
+            let both: [MetaContext] = [.dirty, .allocation]
+            #expect(
+                try Client(socket, "plain", style, contexts: both).agreement.contexts.map(\.context) == [.allocation])
+            let told = try Client(socket, "watched", style, contexts: both).agreement.contexts
+            #expect(told.map(\.context) == [.allocation, .dirty])
+            let client = try Client(socket, "watched", style, contexts: [.dirty])
+            let contexts = client.agreement.contexts
+            func runs(_ range: Range<UInt64>, _ flags: CommandFlags = []) throws -> [BlockStatus] {
+                try client.done(.blockStatus(range.extent, contexts: contexts), flags).statuses
+            }
+            #expect(
+                try runs(1000..<150_000) == [
+                    BlockStatus(length: ByteCount(64_536), flags: 0),
+                    BlockStatus(length: .kibibytes(64), flags: BlockStatus.dirty),
+                    BlockStatus(length: ByteCount(150_000 - 131_072), flags: 0),
+                ])
+            #expect(
+                try runs(65_537..<1 << 30, .reqOne)
+                    == [BlockStatus(length: ByteCount(65_535), flags: BlockStatus.dirty)])
+            let end = UInt64(style == .extended ? 300 << 30 : 3 << 30)
+            let whole = try runs(0..<end)
+            #expect(whole.count == 1025 && whole.last?.flags == 0)
+            #expect(whole.reduce(0) { $0 + $1.length.bytes } == end)
+            #expect(try runs(1 << 30..<end) == [BlockStatus(length: ByteCount(end - (1 << 30)), flags: 0)])
+            // What is allocated is another question.
+            let other = try Client(socket, "watched", style)
+            let allocated = try other.done(.blockStatus((0..<1 << 20).extent, contexts: other.agreement.contexts))
+            #expect(allocated.statuses.map(\.flags) == [BlockStatus.hole | BlockStatus.zero])
+        }
+    }
+
     @Test func `replies come as they are ready`() async throws {
         let disk = try await TestDisk()
         let site = try Site(disk)

@@ -131,6 +131,33 @@ struct MoveTests {
         try await receiver.stop()
     }
 
+    @Test func `where the state that a target was brought to is gone, hashes tell what is sent`() async throws {
+        let place = Self.source(seed: 3, snapshots: 0)
+        try await withReceiver { receiver in
+            await #expect(throws: MoveError.self) {
+                try await Self.move(place, to: try await receiver.connect()) { operation, _ throws(VolumeError) in
+                    guard operation == "isUnchanged" else { return }
+                    throw VolumeError(.failed, operation, on: "a test", reason: "planted")
+                }
+            }
+            for snapshot in place.snapshots { place.removeSnapshot(snapshot.name) }
+            place.write([9, 9, 9], at: ByteOffset(5 << 20))
+            place.zero(Extent(offset: ByteOffset(2 << 20), length: .kibibytes(128)))
+            for _ in 0..<500 {
+                do {
+                    let report = try await Self.move(place, to: try await receiver.connect())
+                    #expect(report.resumed && report.sentBytes > 0 && report.sentBytes <= 65_536)
+                    break
+                } catch let error as MoveError {
+                    // The receiver has yet to notice that the one before has ended.
+                    try #require(error.lines.contains { $0.contains("another move goes into it") }, "\(error)")
+                    try await Task.sleep(for: .milliseconds(20))
+                }
+            }
+            Self.expectSame(place, receiver.place())
+        }
+    }
+
     @Test func `a receiver that ends lets go, and the next takes the same move up`() async throws {
         let receiver = try Receiver()
         try await receiver.start()
