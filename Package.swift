@@ -41,7 +41,8 @@ let package = Package(
         .target(
             name: "RBDVolumes",
             dependencies: [
-                "Capacity", "CCeph", "Checksums", "Volumes", .product(name: "SystemPackage", package: "swift-system"),
+                "Capacity", "CCeph", "Checksums", "DirtyMap", "Volumes",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: strict),
         .target(name: "Convergence", dependencies: ["Volumes"], swiftSettings: strict),
@@ -118,7 +119,7 @@ let package = Package(
             dependencies: [
                 "Capacity", "Control", "Convergence", "Credentials", "Cutover", "FileVolumes", "Gate", "Guest",
                 "Mirror",
-                "NBDServer", "NBDVolumes", "RBDVolumes", "RelayServer", "RemoteVolumes", "Volumes",
+                "NBDServer", "NBDVolumes", "RBDVolumes", "RelayServer", "RemoteVolumes", "Tracker", "Volumes",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

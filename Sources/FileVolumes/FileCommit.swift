@@ -23,18 +23,31 @@ extension FileTarget {
         await close()
     }
 
+    package func uncommit() async throws(VolumeError) {
+        try await blocking { () throws(VolumeError) in
+            guard case .committed = try self.presentState() else {
+                throw VolumeError(.failed, "uncommit", on: self.address, reason: "it isn't committed")
+            }
+            let file = try Descriptor(self.path, O_RDWR | O_NOFOLLOW, title: self.address)
+            guard try !file.isLockedByWriter() else {
+                throw VolumeError(
+                    .busy, "uncommit", on: self.address, reason: "\(file.lockHolders()) has it open already")
+            }
+            // The link of a commit was made, and the other name not removed yet.
+            if try FileStatus.of(self.unfinishedPath, followingLinks: false, title: self.address) != nil {
+                try self.remove(self.path)
+            } else {
+                try renameWithoutReplacing(self.path, to: self.unfinishedPath, title: self.address)
+            }
+            try self.syncDirectory()
+        }
+        try await own()
+    }
+
     /// Gives the unfinished file its name, unless something has that name.
     private func takeName() throws(VolumeError) {
         do throws(VolumeError) {
-            do throws(VolumeError) {
-                try retrying("renameat2", on: address) {
-                    unsafe renameat2(AT_FDCWD, unfinishedPath, AT_FDCWD, path, UInt32(RENAME_NOREPLACE))
-                }
-            } catch let error where error.kind == .unsupported || error.kind == .failed {
-                // EINVAL, or ENOSYS: the file system can't rename without replacing (NFS). A link never replaces.
-                try retrying("link", on: address) { unsafe link(unfinishedPath, path) }
-                try remove(unfinishedPath)
-            }
+            try renameWithoutReplacing(unfinishedPath, to: path, title: address)
         } catch let error where error.kind == .exists {
             throw VolumeError(
                 .exists, error.operation, on: address, reason: "somebody made a file of that name meanwhile",

@@ -56,15 +56,7 @@ extension FileSource: TrackableVolume {
         try await blocking { () throws(VolumeError) in
             let moved = self.path + Self.movedSuffix
             do throws(VolumeError) {
-                do throws(VolumeError) {
-                    try retrying("renameat2", on: self.address) {
-                        unsafe renameat2(AT_FDCWD, self.path, AT_FDCWD, moved, UInt32(RENAME_NOREPLACE))
-                    }
-                } catch let error where error.kind == .unsupported || error.kind == .failed {
-                    // EINVAL, or ENOSYS: the file system can't rename without replacing (NFS). A link never replaces.
-                    try retrying("link", on: self.address) { unsafe link(self.path, moved) }
-                    try retrying("unlink", on: self.address) { unsafe unlink(self.path) }
-                }
+                try renameWithoutReplacing(self.path, to: moved, title: self.address)
             } catch let error where error.kind == .exists {
                 throw VolumeError(
                     .exists, error.operation, on: moved, reason: "something of that name is there already",

@@ -39,3 +39,16 @@ extension VolumeError.Kind {
             }
     }
 }
+
+/// - Throws: `exists` if something has that name.
+func renameWithoutReplacing(_ old: String, to new: String, title: String) throws(VolumeError) {
+    do throws(VolumeError) {
+        try retrying("renameat2", on: title) {
+            unsafe renameat2(AT_FDCWD, old, AT_FDCWD, new, UInt32(RENAME_NOREPLACE))
+        }
+    } catch let error where error.kind == .unsupported || error.kind == .failed {
+        // EINVAL, or ENOSYS: the file system can't rename without replacing (NFS). A link never replaces.
+        try retrying("link", on: title) { unsafe link(old, new) }
+        try retrying("unlink", on: title) { unsafe unlink(old) }
+    }
+}

@@ -52,7 +52,7 @@ package final class Gate: Sendable {
             return seat.disk
         }
     }
-    package var watch: (any ChangeWatch)? { state.withLock { $0.seats[$0.newest]?.watch } }
+    private var watch: (any ChangeWatch)? { state.withLock { $0.seats[$0.newest]?.watch } }
 
     // MARK: What is done with it
 
@@ -207,6 +207,11 @@ package final class Gate: Sendable {
         }
         left?.resume()
     }
+}
+
+extension Gate: DirtyView {
+    /// What isn't at the target, as far as the source tells; nothing once the disk is the target's.
+    package func dirty(in range: Extent) -> ExtentSet { watch?.dirty(in: range) ?? ExtentSet() }
 }
 
 extension Gate: Disk {

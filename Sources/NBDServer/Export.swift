@@ -11,10 +11,10 @@ package struct Export: Sendable {
     package let description: String
     package let disk: any Disk
     /// Knows what of the disk was changed, for clients that ask (`x-godwit:dirty`).
-    package let watch: (any ChangeWatch)?
+    package let watch: (any DirtyView)?
 
     /// - Parameter name: At most 4096 bytes, without NUL.
-    package init(name: String, description: String = "", disk: any Disk, watch: (any ChangeWatch)? = nil) {
+    package init(name: String, description: String = "", disk: any Disk, watch: (any DirtyView)? = nil) {
         precondition(name.isNBDString, "no string of the protocol")
         (self.name, self.description, self.disk, self.watch) = (name, description, disk, watch)
     }

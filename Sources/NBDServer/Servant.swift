@@ -11,7 +11,7 @@ struct Servant: Sendable {
     private static let mostAtOnce = ByteCount.mebibytes(1)
 
     let disk: any Disk
-    private let watch: (any ChangeWatch)?
+    private let watch: (any DirtyView)?
     private let encoder: ReplyEncoder
 
     init(_ export: Export, _ agreement: Agreement) {
@@ -185,7 +185,7 @@ struct Servant: Sendable {
     private static func enoughRuns(_ isReqOne: Bool) -> Int { isReqOne ? 1 : 4096 }
 
     /// `x-godwit:dirty` from the extent's start on, as far as one answer should go.
-    private func changes(seenBy watch: any ChangeWatch, in extent: Extent, isReqOne: Bool) -> [BlockStatus] {
+    private func changes(seenBy watch: any DirtyView, in extent: Extent, isReqOne: Bool) -> [BlockStatus] {
         // At 64 KiB a bit it is 128 KiB of the map, which is read in some 10 us.
         let window = ByteCount.gibibytes(64)
         var runs: [BlockStatus] = []

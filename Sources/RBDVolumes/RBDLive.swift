@@ -1,4 +1,5 @@
 internal import CCeph
+internal import DirtyMap
 internal import Foundation
 internal import Synchronization
 package import Volumes
@@ -53,7 +54,7 @@ extension RBDSource: ServableSource {
     }
 
     package func letGo() async {
-        guard !isServed.withLock({ $0 }) else { return }
+        guard served.withLock({ $0 == nil }) else { return }
         await kept.withLock { $0.take() }?.close()
     }
 
@@ -62,8 +63,9 @@ extension RBDSource: ServableSource {
         do throws(VolumeError) {
             let image = try await locked()
             let reader = try await ImageReader(image, at: nil, isStill: false)
-            isServed.withLock { $0 = true }
-            return (RBDDisk(reader: reader, image: image, isWritable: true), nil)
+            let changes = ChangeMap(size: reader.size)
+            served.withLock { $0 = changes }
+            return (RBDDisk(reader: reader, image: image, isWritable: true), changes)
         } catch {
             await letGo()
             throw error
@@ -71,7 +73,7 @@ extension RBDSource: ServableSource {
     }
 
     package func endServing() async {
-        isServed.withLock { $0 = false }
+        served.withLock { $0 = nil }
         await letGo()
     }
 

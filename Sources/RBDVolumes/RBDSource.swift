@@ -1,4 +1,5 @@
 internal import CCeph
+internal import DirtyMap
 internal import Foundation
 internal import Synchronization
 package import Volumes
@@ -12,8 +13,8 @@ package final class RBDSource: SourceVolume {
     let name: String
     /// The image, where it is kept open for writing.
     let kept = Mutex<Image?>(nil)
-    /// Whether it is kept open for those who use it, too.
-    let isServed = Mutex(false)
+    /// There where it is kept open for those who use it, too.
+    let served = Mutex<ChangeMap?>(nil)
 
     private init(_ target: RBDAddress, cluster: Cluster) throws(VolumeError) {
         address = target.text
@@ -113,6 +114,7 @@ package final class RBDSource: SourceVolume {
                 try await image.snapshots().first { $0.snapshot.isNamed(snapshotName) }?.snapshot
             }
             if let snapshot = try await find() { return snapshot }
+            served.withLock { $0 }?.turnOver()
             let flags = UInt32(RBD_SNAP_CREATE_SKIP_QUIESCE)
             unsafe try await image.call("rbd_snap_create2") {
                 unsafe rbd_snap_create2($0, snapshotName, flags, nil, nil)

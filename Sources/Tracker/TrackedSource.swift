@@ -1,3 +1,4 @@
+internal import Synchronization
 package import Volumes
 
 /// A volume without snapshots, moved while its clients write through a gate that marks what they change.
@@ -5,21 +6,19 @@ package import Volumes
 /// A state of it is a number, and the knowledge of what was changed since: whoever reads it reads the head as it is. What
 /// he finds changed was marked before, so it is moved once more with the next state; the last one is read while the gate is
 /// shut, and is what the volume is then.
-package final class TrackedSource: LiveSource, MarkedVolume {
+package final class TrackedSource: ServableSource, MarkedVolume {
     /// To be told of each change, from before the first until the export is switched.
     package let marks: Marks
     private let volume: any TrackableVolume
-    private let limiter: any WriteLimiter
     private let identity: String
 
-    /// - Parameters:
-    ///   - marks: Of this very volume, `identity`.
-    ///   - limiter: The gate's.
-    init(_ volume: any TrackableVolume, identity: String, marks: Marks, limiter: any WriteLimiter) {
-        self.volume = volume
-        self.identity = identity
-        self.marks = marks
-        self.limiter = limiter
+    /// When it had last been changed as the marks were opened.
+    private let changed: Duration?
+    private let disk = Mutex<(any Disk)?>(nil)
+
+    /// - Parameter marks: Of this very volume, `identity`.
+    init(_ volume: any TrackableVolume, identity: String, marks: Marks, changed: Duration?) {
+        (self.volume, self.identity, self.marks, self.changed) = (volume, identity, marks, changed)
     }
 
     package var address: String { volume.address }
@@ -90,8 +89,29 @@ package final class TrackedSource: LiveSource, MarkedVolume {
 
     /// The gate is the only way to it.
     package func writers() async throws(VolumeError) -> [Writer] { [] }
-    package func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate { try await limiter.limit(to: rate) }
-    package func lift() async throws(VolumeError) { try await limiter.lift() }
+    package func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate {
+        throw VolumeError(.unsupported, "limit", on: address, reason: "its clients are held back by their export alone")
+    }
+    package func lift() async throws(VolumeError) {}
+
+    package func serve() async throws(VolumeError) -> (disk: any Disk, watch: (any ChangeWatch)?) {
+        let disk = try await volume.attach(.head, isWritable: true)
+        do throws(VolumeError) {
+            // Who holds the file's lock can be sure that nobody comes in between.
+            guard try await volume.lastChange() == changed else {
+                throw VolumeError(
+                    .busy, "serve", on: address, reason: "it was changed while it was being opened",
+                    advice: "Stop whoever writes to it, then give the command again.")
+            }
+        } catch {
+            await disk.close()
+            throw error
+        }
+        self.disk.withLock { $0 = disk }
+        return (disk, marks)
+    }
+
+    package func endServing() async { await disk.withLock { $0.take() }?.close() }
 
     package func retire(to target: String, _ rest: Retirement) async throws(VolumeError) {
         try await volume.retire(to: target, rest)

@@ -10,11 +10,9 @@ package enum Tracker {
     /// - Parameters:
     ///   - directory: Where marks are: this user's alone, and best gone with the host's next start.
     ///   - granularity: What one mark stands for.
-    ///   - limiter: Holds the clients back when the move says so.
     /// - Throws: `busy` if another process is at it.
     package static func open(
-        _ volume: any TrackableVolume, marksIn directory: String, granularity: Granularity = .standard,
-        limiter: any WriteLimiter
+        _ volume: any TrackableVolume, marksIn directory: String, granularity: Granularity = .standard
     ) async throws(VolumeError) -> TrackedSource {
         let identity = try await volume.lastingIdentity()
         let size = try await volume.standing().size
@@ -24,7 +22,7 @@ package enum Tracker {
                 at: directory + "/" + fileName(ofMarks: identity),
                 of: Circumstances(
                     identity: identity, size: size, granularity: granularity, boot: presentBoot(), changed: changed))
-            return TrackedSource(volume, identity: identity, marks: marks, limiter: limiter)
+            return TrackedSource(volume, identity: identity, marks: marks, changed: changed)
         }
     }
 

@@ -1,6 +1,6 @@
 /// A volume without snapshots that can be moved while its clients go on, if whoever serves it to them marks what they
 /// change.
-package protocol TrackableVolume: SourceVolume {
+package protocol TrackableVolume: SourceVolume, DiskVolume {
     /// Names this very volume among all, whatever is written to it: unlike the identity that `describe` tells of it.
     func lastingIdentity() async throws(VolumeError) -> String
     /// When it was last changed, since 1970 by the clock of this host; nothing where that can't be told for sure.
@@ -15,12 +15,4 @@ package protocol TrackableVolume: SourceVolume {
 package protocol MarkedVolume: Volume {
     /// What of `range` may have been changed since that state was held; nothing if it isn't held any more.
     func changes(since state: Snapshot, in range: Extent) -> ExtentSet?
-}
-
-/// Whoever can hold back the writes that go through it.
-package protocol WriteLimiter: Sendable {
-    /// - Returns: The limit in force: the one there was, if that is lower.
-    func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate
-    /// Without complaint if there is no limit.
-    func lift() async throws(VolumeError)
 }

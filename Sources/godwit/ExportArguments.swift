@@ -40,8 +40,14 @@ struct ExportArguments: ParsableArguments {
         }
         switch source {
         case .rbd: break
-        case .file, .nbd, .relay:
-            throw ValidationError("--export: '\(source.text)': only an image can be moved beneath its clients")
+        case .file:
+            guard live.retirement != .trash else {
+                throw ValidationError("--source trash: there is none for files; keep, or rename")
+            }
+        case .nbd, .relay:
+            throw ValidationError(
+                "--export: '\(source.text)': only an image or a file can be moved beneath its clients: others could write "
+                    + "to it by another way")
         }
         switch target {
         case .rbd, .file: break

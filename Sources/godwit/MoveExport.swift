@@ -28,7 +28,7 @@ final class MoveExport: Sendable {
         (self.hold, self.address, self.interruption) = (hold, address, interruption)
         limits = ServerLimits()
         server = ExportServer(
-            [Export(name: name, description: title, disk: hold.gate)], limits: limits,
+            [Export(name: name, description: title, disk: hold.gate, watch: hold.gate)], limits: limits,
             credentials: try await listening.credentials(), isInsecureAllowed: listening.insecure
         ) { tell("godwit: \($0)") }
     }

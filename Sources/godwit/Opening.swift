@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Control
 internal import Cutover
 internal import FileVolumes
 internal import Guest
@@ -6,6 +7,7 @@ internal import Mirror
 internal import NBDVolumes
 internal import RBDVolumes
 internal import RemoteVolumes
+internal import Tracker
 internal import Volumes
 
 /// A volume on the command line.
@@ -50,8 +52,15 @@ enum Opening {
             throw VolumeError(
                 .unsupported, "open", on: address.text, reason: "a receiver's volume can't be moved away from here",
                 advice: "Give the command on its host, with this one as the receiver.")
-        case .file(let path): FileSource(path: path)
+        case .file(let path): isServed ? try await tracked(path) : FileSource(path: path)
         }
+    }
+
+    /// A file that is changed through this process alone, which marks what is.
+    private static func tracked(_ path: String) async throws(VolumeError) -> TrackedSource {
+        let directory = RuntimeDirectory.ownMoves()
+        try directory.make()
+        return try await Tracker.open(FileSource(path: path), marksIn: directory.path)
     }
 
     /// What can be compared.

@@ -16,7 +16,7 @@ struct ArchitectureTests {
         "DirtyMap": ["Volumes"],
         "FileVolumes": ["Volumes"],
         "Tracker": ["Checksums", "Volumes"],
-        "RBDVolumes": ["Capacity", "CCeph", "Checksums", "Volumes"],
+        "RBDVolumes": ["Capacity", "CCeph", "Checksums", "DirtyMap", "Volumes"],
         "Convergence": ["Volumes"],
         "Cutover": ["Volumes"],
         "Gate": ["Convergence", "Cutover", "Volumes"],
