@@ -29,6 +29,7 @@ final class FileDisk: Disk {
     let blockSize: ByteCount
     let zeroesFast: Bool
     let caches = true
+    let isSeenAtOnce = true
     private let reader: FileReader
     private let file: Descriptor
     /// Where the file ends; nothing for a block device.

@@ -291,9 +291,9 @@ extension Gate: Disk {
         try await change(nil) { disk throws(VolumeError) in try await disk.flush() }
     }
 
-    /// Makes durable what was acknowledged, while the gate is shut.
-    package func flushWhileShut() async throws(VolumeError) {
-        try await reading { disk throws(VolumeError) in try await disk.flush() }
+    /// Has what was acknowledged seen by whoever reads the volume by another way, shut or not.
+    package func show() async throws(VolumeError) {
+        try await reading { disk throws(VolumeError) in if !disk.isSeenAtOnce { try await disk.flush() } }
     }
 
     /// The disks are closed by who opened them.

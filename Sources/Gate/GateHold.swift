@@ -78,6 +78,8 @@ package final class GateHold: WriterHold {
     }
 
     package func freeze() async throws(VolumeError) {
+        // Most of what is to be shown doesn't wait for that in the pause.
+        try await gate.show()
         let longest = state.withLock { state in
             state.grip = .holding
             return state.longest
@@ -91,7 +93,7 @@ package final class GateHold: WriterHold {
             state.withLock { $0.timer = timer }
         }
         await gate.shut()
-        if isHolding { try await gate.flushWhileShut() }
+        if isHolding { try await gate.show() }
     }
 
     /// The pause is over, whatever is under way.

@@ -130,6 +130,14 @@ package final class Marks: ChangeWatch {
         }
     }
 
+    /// It was touched by us, and nothing of it was changed.
+    /// - Parameter time: Since 1970.
+    func noteTouch(at time: Duration) {
+        state.withLock { _ in
+            words[MarksLayout.lastWord] = max(words[MarksLayout.lastWord], Self.nanoseconds(time))
+        }
+    }
+
     /// Whoever is killed leaves this behind.
     private func noteLife(_ state: borrowing State) {
         words[MarksLayout.inFlightWord] = state.inFlightCount

@@ -95,19 +95,15 @@ package final class TrackedSource: ServableSource, MarkedVolume {
     package func lift() async throws(VolumeError) {}
 
     package func serve() async throws(VolumeError) -> (disk: any Disk, watch: (any ChangeWatch)?) {
-        let disk = try await volume.attach(.head, isWritable: true)
-        do throws(VolumeError) {
-            // Who holds the file's lock can be sure that nobody comes in between.
-            guard try await volume.lastChange() == changed else {
-                throw VolumeError(
-                    .busy, "serve", on: address, reason: "it was changed while it was being opened",
-                    advice: "Stop whoever writes to it, then give the command again.")
-            }
-        } catch {
-            await disk.close()
-            throw error
+        guard try await volume.lastChange() == changed else {
+            throw VolumeError(
+                .busy, "serve", on: address, reason: "it was changed while it was being opened",
+                advice: "Stop whoever writes to it, then give the command again.")
         }
+        let disk = try await volume.attach(.head, isWritable: true)
         self.disk.withLock { $0 = disk }
+        // Finding out what it can do may have touched it.
+        if let touched = try await volume.lastChange() { marks.noteTouch(at: touched) }
         return (disk, marks)
     }
 

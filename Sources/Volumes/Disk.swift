@@ -12,6 +12,8 @@ package protocol Disk: VolumeReader {
     var zeroesFast: Bool { get }
     /// Whether asking for the extents of a range takes less time than reading it.
     var tellsHolesFast: Bool { get }
+    /// Whether whoever reads the volume by another way sees what was written without a flush.
+    var isSeenAtOnce: Bool { get }
     /// Whether `cache` makes anything faster.
     var caches: Bool { get }
     /// Whether `readAtOnce` is worth a try.
@@ -35,6 +37,7 @@ package protocol Disk: VolumeReader {
 
 extension Disk {
     package var tellsHolesFast: Bool { false }
+    package var isSeenAtOnce: Bool { false }
     package var caches: Bool { false }
     package var readsAtOnce: Bool { false }
     package func readAtOnce(
