@@ -161,11 +161,12 @@ struct MarksTests {
             ("no change", "nothing tells"),
         ])
     func `marks of other circumstances aren't gone by`(what: String, reason: String) throws {
-        let old = try open()
-        change(old, (0..<1).extent)
-        let state = try old.hold(as: "a")
-        change(old, (4096..<4097).extent)
-        withExtendedLifetime(consume old) {}
+        let state: Snapshot
+        do {
+            let old = try open()
+            state = try old.hold(as: "a")
+            change(old, (4096..<4097).extent)
+        }
         let marks = try open { circumstances in
             switch what {
             case "identity": circumstances.identity = "memory:two"
@@ -194,15 +195,18 @@ struct MarksTests {
         ] {
             var marks: Marks? = try open { $0.changed = clock.now }
             _ = try marks?.hold(as: "a")
-            marks?.begin((0..<1).extent)
             clock.pass(.seconds(3))
+            marks?.begin((0..<1).extent)
             if !isInFlight { marks?.didChange((0..<1).extent) }
             marks = nil
             let changed = clock.now + late
-            #expect((try open { $0.changed = changed }.finding == .trusted) == isTrusted)
+            let finding = try open { $0.changed = changed }.finding
+            #expect((finding == .trusted) == isTrusted)
             guard isTrusted else { continue }
-            #expect(try open { $0.changed = changed }.finding == .trusted)
-            #expect(try open { $0.changed = changed + .nanoseconds(1) }.finding != .trusted)
+            let again = try open { $0.changed = changed }.finding
+            #expect(again == .trusted)
+            let later = try open { $0.changed = changed + .nanoseconds(1) }.finding
+            #expect(later != .trusted)
         }
     }
 
@@ -216,7 +220,6 @@ struct MarksTests {
             }
             try file.close()
         }
-        let newest = UInt64(room * 0)
         for (offsets, reason) in [
             ([40, UInt64(room) + 40], "they are damaged"), ([0, UInt64(room)], "they are damaged"),
             ([16, UInt64(room) + 16], "they are damaged"),
@@ -225,7 +228,8 @@ struct MarksTests {
             _ = try marks?.hold(as: "a")
             marks = nil
             try damage(offsets)
-            #expect(try open().finding == .anew(reason))
+            let finding = try open().finding
+            #expect(finding == .anew(reason))
         }
         var marks: Marks? = try open()
         // The first header is in one copy, this one in the other.
@@ -239,11 +243,12 @@ struct MarksTests {
             try file.seek(toOffset: UInt64(copy * room))
             return MarksHeader(Array(try file.read(upToCount: room) ?? Data()))
         }
-        let torn = copies[0]!.generation > copies[1]!.generation ? newest : UInt64(room)
+        let torn = copies[0]!.generation > copies[1]!.generation ? 0 : UInt64(room)
         try damage([torn + 60])
-        let next = try open()
-        #expect(next.finding == .trusted && next.held.count == count)
-        withExtendedLifetime(consume next) {}
+        do {
+            let next = try open()
+            #expect(next.finding == .trusted && next.held.count == count)
+        }
         for size in [UInt64(100), UInt64(2 * room), UInt64(2 * room) + 4096 + 10] {
             let file = try FileHandle(forUpdating: URL(filePath: path))
             try file.truncate(atOffset: size)

@@ -289,6 +289,6 @@ struct MoveSimulation {
     private static let time: Timekeeper = {
         let start = ContinuousClock.now
         return Timekeeper(
-            now: { (ContinuousClock.now - start) * speed }, sleep: { try? await Task.sleep(for: $0 / speed) })
+            now: { (ContinuousClock.now - start) * Self.speed }, sleep: { try? await Task.sleep(for: $0 / Self.speed) })
     }()
 }

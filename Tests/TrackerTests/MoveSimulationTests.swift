@@ -1,5 +1,4 @@
 import Foundation
-import Synchronization
 import Testing
 
 @testable import Tracker
@@ -10,16 +9,18 @@ struct MoveSimulationTests {
     /// 1 to 60, or as many as `GODWIT_SEEDS` says.
     static let seeds: ClosedRange<UInt64> =
         1...max(1, ProcessInfo.processInfo.environment["GODWIT_SEEDS"].flatMap { UInt64($0) } ?? 60)
-    private static let seen = Mutex((trusted: 0, rounds: 0))
 
-    @Test(arguments: seeds) func `the target is what the source is`(seed: UInt64) async throws {
-        var simulation = try MoveSimulation(seed: seed)
-        let wrong = try await simulation.run()
-        #expect(wrong == nil, "seed \(seed)")
-        Self.seen.withLock { seen in
-            seen.trusted += simulation.trusted
-            seen.rounds += simulation.rounds
+    @Test func `the target is what the source is`() async throws {
+        var (trusted, rounds) = (0, 0)
+        for seed in Self.seeds {
+            var simulation = try MoveSimulation(seed: seed)
+            let wrong = try await simulation.run()
+            #expect(wrong == nil, "seed \(seed)")
+            trusted += simulation.trusted
+            rounds += simulation.rounds
         }
+        // Otherwise it would show nothing.
+        #expect(Self.seeds.count < 20 || (trusted > 10 && rounds > 10))
     }
 
     @Test func `marks that come after the write are found out`() async throws {
