@@ -24,7 +24,7 @@ package final class GateHold: WriterHold {
         var longest: Duration?
         var timer: Task<Void, Never>?
         var volume: (any DiskVolume)?
-        /// Opened, and used by nobody yet.
+        /// Opened; used by nobody until `leaveSource`.
         var target: (any Disk)?
     }
 
@@ -47,7 +47,9 @@ package final class GateHold: WriterHold {
 
     /// What was opened is closed. Once nobody uses it any more.
     package func close() async {
-        await closeTarget()
+        // What a cache still holds is written as the disk is closed, and its lock is given back.
+        let target = state.withLock { $0.target.take() }
+        await target?.close()
         await source.endServing()
     }
 
@@ -78,8 +80,10 @@ package final class GateHold: WriterHold {
     }
 
     package func freeze() async throws(VolumeError) {
+        // In one step, so that a pause that is over at once doesn't leave it shut.
         let longest = state.withLock { state in
             state.grip = .holding
+            gate.shut()
             return state.longest
         }
         if let longest {
@@ -90,7 +94,7 @@ package final class GateHold: WriterHold {
             }
             state.withLock { $0.timer = timer }
         }
-        await gate.shut()
+        await gate.untilStill()
         if isHolding { try await gate.flushWhileShut() }
     }
 
@@ -152,7 +156,6 @@ package final class GateHold: WriterHold {
     }
 
     package func thaw() async throws(VolumeError) {
-        await closeTarget()
         if state.withLock({ $0.place == .nowhere }) {
             let (disk, watch) = try await source.serve()
             gate.seat(disk, watch: watch)
@@ -164,9 +167,6 @@ package final class GateHold: WriterHold {
             state.grip = .none
             gate.open()
         }
-    }
-
-    private func closeTarget() async {
         let unused = state.withLock { $0.place == .target ? nil : $0.target.take() }
         await unused?.close()
     }
