@@ -16,6 +16,9 @@ final class MoveExport: Sendable {
     private let server: ExportServer
     private let address: ListenAddress
     private let limits: ServerLimits
+    /// Ends the move.
+    private let move: StopRequest
+    /// Ends the export, too.
     private let stop: StopRequest
     private let isMoveOver = Mutex(false)
     private let serving = Mutex<Task<Result<Void, VolumeError>, Never>?>(nil)
@@ -23,9 +26,9 @@ final class MoveExport: Sendable {
     /// - Parameter title: Of the volume, as clients are told.
     init(
         _ hold: GateHold, name: String, title: String, at address: ListenAddress, _ listening: ListeningArguments,
-        stop: StopRequest
+        move: StopRequest, stop: StopRequest
     ) async throws(VolumeError) {
-        (self.hold, self.address, self.stop) = (hold, address, stop)
+        (self.hold, self.address, self.move, self.stop) = (hold, address, move, stop)
         limits = ServerLimits()
         server = ExportServer(
             [Export(name: name, description: title, disk: hold.gate)], limits: limits,
@@ -51,7 +54,7 @@ final class MoveExport: Sendable {
                 return .success(())
             } catch {
                 // Nobody can come: there is nothing to be moved beneath anybody.
-                self.stop.ask()
+                self.move.ask()
                 return .failure(error)
             }
         }
