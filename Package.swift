@@ -128,7 +128,7 @@ let package = Package(
             name: "FileVolumesTests", dependencies: ["Conformance", "FileVolumes", "Volumes"], cSettings: gnu,
             swiftSettings: strict),
         .testTarget(
-            name: "GateTests", dependencies: ["Conformance", "Cutover", "Gate", "Mirror", "Volumes"],
+            name: "GateTests", dependencies: ["Conformance", "Convergence", "Cutover", "Gate", "Mirror", "Volumes"],
             swiftSettings: strict),
         .testTarget(
             name: "TrackerTests",

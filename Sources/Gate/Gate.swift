@@ -56,17 +56,23 @@ package final class Gate: Sendable {
 
     // MARK: What is done with it
 
-    /// Lets changes in no more.
-    /// - Returns: Once none is under way, or as soon as it is open again.
-    package func shut() async {
+    /// Lets changes in no more. Those under way go on.
+    package func shut() {
+        state.withLock { state in
+            if !state.isShut, state.hasOpened { state.shutSince = clock.now }
+            state.isShut = true
+        }
+    }
+
+    /// - Returns: Once it is shut and no change is under way, or as soon as it is open again.
+    package func untilStill() async {
         await withCheckedContinuation { continuation in
-            let isStill = state.withLock { state in
-                if !state.isShut, state.hasOpened { state.shutSince = clock.now }
-                state.isShut = true
-                if state.changing > 0 { state.whenStill.append(continuation) }
-                return state.changing == 0
+            let isOver = state.withLock { state in
+                guard state.isShut, state.changing > 0 else { return true }
+                state.whenStill.append(continuation)
+                return false
             }
-            if isStill { continuation.resume() }
+            if isOver { continuation.resume() }
         }
     }
 

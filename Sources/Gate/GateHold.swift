@@ -24,7 +24,7 @@ package final class GateHold: WriterHold {
         var longest: Duration?
         var timer: Task<Void, Never>?
         var volume: (any DiskVolume)?
-        /// Opened, and used by nobody yet.
+        /// Opened; used by nobody until `leaveSource`.
         var target: (any Disk)?
     }
 
@@ -47,7 +47,9 @@ package final class GateHold: WriterHold {
 
     /// What was opened is closed. Once nobody uses it any more.
     package func close() async {
-        await state.withLock { $0.target.take() }?.close()
+        // What a cache still holds is written as the disk is closed, and its lock is given back.
+        let target = state.withLock { $0.target.take() }
+        await target?.close()
         await source.endServing()
     }
 
@@ -80,8 +82,10 @@ package final class GateHold: WriterHold {
     package func freeze() async throws(VolumeError) {
         // Most of what is to be shown doesn't wait for that in the pause.
         try await gate.show()
+        // In one step, so that a pause that is over at once doesn't leave it shut.
         let longest = state.withLock { state in
             state.grip = .holding
+            gate.shut()
             return state.longest
         }
         if let longest {
@@ -92,7 +96,7 @@ package final class GateHold: WriterHold {
             }
             state.withLock { $0.timer = timer }
         }
-        await gate.shut()
+        await gate.untilStill()
         if isHolding { try await gate.show() }
     }
 
@@ -154,7 +158,6 @@ package final class GateHold: WriterHold {
     }
 
     package func thaw() async throws(VolumeError) {
-        await closeTarget()
         if state.withLock({ $0.place == .nowhere }) {
             let (disk, watch) = try await source.serve()
             gate.seat(disk, watch: watch)
@@ -166,9 +169,6 @@ package final class GateHold: WriterHold {
             state.grip = .none
             gate.open()
         }
-    }
-
-    private func closeTarget() async {
         let unused = state.withLock { $0.place == .target ? nil : $0.target.take() }
         await unused?.close()
     }

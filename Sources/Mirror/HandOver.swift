@@ -194,6 +194,8 @@ struct HandOver {
             let failure = MoveError(error, at: .underWay)
             do throws(VolumeError) {
                 try await uncommit()
+            } catch  where live.hold?.isOurOwn == true {
+                // It can't be at the target: whoever comes next sees at the source what became of it, and goes by that.
             } catch {
                 throw MoveError(
                     .resumable,
@@ -222,13 +224,21 @@ struct HandOver {
                 try await noteSwitch()
                 break
             } catch {
-                guard error.kind == .unreachable, !move.stop.isAsked else { throw MoveError(error, at: .underWay) }
-                following.tell("the writer waits, as \(move.target.address) doesn't answer: \(error)")
+                guard mayPass(error.kind), !move.stop.isAsked else { throw MoveError(error, at: .underWay) }
+                following.tell("the writer waits, until \(move.target.address) says where it belongs: \(error)")
                 await time.sleep(Self.insistence)
             }
         }
         goesOn()
         try await staged(.underWay) { () throws(VolumeError) in try await live.hold?.leaveSource() }
+    }
+
+    /// Whether the same may succeed later, with nothing else done; not where another has taken the target over.
+    private func mayPass(_ kind: VolumeError.Kind) -> Bool {
+        switch kind {
+        case .unreachable, .failed, .full, .damaged: true
+        case .missing, .exists, .forbidden, .busy, .unsupported: false
+        }
     }
 
     private func noteSwitch() async throws(VolumeError) {

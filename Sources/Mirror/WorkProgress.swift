@@ -49,7 +49,10 @@ package final class WorkProgress: Sendable {
 /// Asks work to stop where it can go on later. Asked from a signal's handler, seen between two pieces.
 package final class StopRequest: Sendable {
     private let asked = Atomic(false)
-    package init() {}
+    private let wider: StopRequest?
+
+    /// - Parameter wider: What else asks this work to stop; it isn't asked for by this.
+    package init(within wider: StopRequest? = nil) { self.wider = wider }
     package func ask() { asked.store(true, ordering: .relaxed) }
-    package var isAsked: Bool { asked.load(ordering: .relaxed) }
+    package var isAsked: Bool { asked.load(ordering: .relaxed) || wider?.isAsked == true }
 }

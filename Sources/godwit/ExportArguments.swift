@@ -57,9 +57,12 @@ struct ExportArguments: ParsableArguments {
         }
     }
 
+    /// - Parameters:
+    ///   - move: Ends the move.
+    ///   - stop: Ends the export, too.
     /// - Returns: Nothing where the source isn't to be served.
     func open(
-        _ source: any SourceVolume, from: VolumeAddress, to: VolumeAddress, interruption: Interruption
+        _ source: any SourceVolume, from: VolumeAddress, to: VolumeAddress, move: StopRequest, stop: StopRequest
     ) async throws(VolumeError) -> MoveExport? {
         guard let text = export, let address = try? ListenAddress.argument(text) else { return nil }
         guard let source = source as? any ServableSource else {
@@ -70,7 +73,6 @@ struct ExportArguments: ParsableArguments {
             try await Opening.disk(to)
         }
         return try await MoveExport(
-            hold, name: exportName ?? from.exportName, title: from.text, at: address, listening,
-            interruption: interruption)
+            hold, name: exportName ?? from.exportName, title: from.text, at: address, listening, move: move, stop: stop)
     }
 }

@@ -6,22 +6,17 @@ internal import Mirror
 ///
 /// Either is safe: what was moved stands, and the same command goes on from there.
 final class Interruption: Sendable {
-    /// Also asked by whoever else ends the work.
     let stop = StopRequest()
-    private let own = StopRequest()
-    /// Whether it was Ctrl-C or its kin.
-    var isAsked: Bool { own.isAsked }
     // Unsafe: kept only so that the sources live; nothing is called on them after `init`.
     private nonisolated(unsafe) let sources: [any DispatchSourceSignal]
 
     init(then advice: String) {
-        let (stop, own) = (stop, own)
+        let stop = stop
         unsafe sources = [SIGINT, SIGTERM, SIGHUP].map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
             source.setEventHandler {
-                if own.isAsked { _exit(75) }
-                own.ask()
+                if stop.isAsked { _exit(75) }
                 stop.ask()
                 ProgressBar.leave()
                 tell("godwit: stopping after what is under way (once more: at once)")
@@ -40,6 +35,6 @@ final class Interruption: Sendable {
 
     /// For what has no end of its own.
     func untilAsked() async {
-        while !isAsked { try? await Task.sleep(for: .milliseconds(50)) }
+        while !stop.isAsked { try? await Task.sleep(for: .milliseconds(50)) }
     }
 }

@@ -87,6 +87,8 @@ struct Migrate: AsyncParsableCommand {
         let (from, to) = (try AddressArgument.explained(source), try AddressArgument.explained(target))
         let isExport = if case .nbd = to.address { true } else { false }
         let interruption = Interruption(then: Again(isAnew: isExport, isOntoBase: dirtyBitmap != nil).clause)
+        // A move that was cancelled, or ends itself, doesn't end the export.
+        let stop = StopRequest(within: interruption.stop)
         let progress = WorkProgress()
         let wishes = try layout.wishes()
         let controls = MoveControls(bandwidth: options.bandwidth, throttle: live.throttle == .off ? .off : .auto)
@@ -105,21 +107,22 @@ struct Migrate: AsyncParsableCommand {
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(
                         to.address, wishes: wishes, holding: holding, relay: relay.options,
-                        notice: { progress.notice($0) }, isStopped: { interruption.stop.isAsked })
+                        notice: { progress.notice($0) }, isStopped: { stop.isAsked })
                 }
                 try refuseUnfit(target, at: to.address)
                 let again = Again(
                     isAnew: target is NBDTarget, isOntoBase: dirtyBitmap != nil, isFar: target is RemoteTarget)
                 var options = self.options
                 let export = try await staged(.source) { () throws(VolumeError) in
-                    try await exporting.open(source, from: from.address, to: to.address, interruption: interruption)
+                    try await exporting.open(
+                        source, from: from.address, to: to.address, move: stop, stop: interruption.stop)
                 }
                 served.withLock { $0 = export }
                 options.live = try await staged(.source) { () throws(VolumeError) in
                     try live.options(from: from.address, to: to.address, hold: export?.hold)
                 }
                 let move = Move(
-                    from: source, to: target, options: options, progress: progress, stop: interruption.stop,
+                    from: source, to: target, options: options, progress: progress, stop: stop,
                     controls: controls, status: status)
                 try refuseSame(from.address, to.address)
                 if dryRun {
@@ -129,7 +132,7 @@ struct Migrate: AsyncParsableCommand {
                 let report = try await advising(again) { () async throws(MoveError) in
                     guard let live = options.live else { return try await move.run() }
                     let control = LiveControl(
-                        status: status, progress: progress, controls: controls, stop: interruption.stop, options: live,
+                        status: status, progress: progress, controls: controls, stop: stop, options: live,
                         blank: MoveStatus(
                             source: source.address, target: target.address,
                             maxPauseSeconds: live.convergence.maxPause.seconds))

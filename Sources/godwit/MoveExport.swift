@@ -16,16 +16,19 @@ final class MoveExport: Sendable {
     private let server: ExportServer
     private let address: ListenAddress
     private let limits: ServerLimits
-    private let interruption: Interruption
+    /// Ends the move.
+    private let move: StopRequest
+    /// Ends the export, too.
+    private let stop: StopRequest
     private let isMoveOver = Mutex(false)
     private let serving = Mutex<Task<Result<Void, VolumeError>, Never>?>(nil)
 
     /// - Parameter title: Of the volume, as clients are told.
     init(
         _ hold: GateHold, name: String, title: String, at address: ListenAddress, _ listening: ListeningArguments,
-        interruption: Interruption
+        move: StopRequest, stop: StopRequest
     ) async throws(VolumeError) {
-        (self.hold, self.address, self.interruption) = (hold, address, interruption)
+        (self.hold, self.address, self.move, self.stop) = (hold, address, move, stop)
         limits = ServerLimits()
         server = ExportServer(
             [Export(name: name, description: title, disk: hold.gate, watch: hold.gate)], limits: limits,
@@ -51,7 +54,7 @@ final class MoveExport: Sendable {
                 return .success(())
             } catch {
                 // Nobody can come: there is nothing to be moved beneath anybody.
-                self.interruption.stop.ask()
+                self.move.ask()
                 return .failure(error)
             }
         }
@@ -61,7 +64,7 @@ final class MoveExport: Sendable {
     /// Serves on, after the move, until the last client has left, or the operator ends it.
     func end() async throws(VolumeError) {
         isMoveOver.withLock { $0 = true }
-        if !gate.isShut, !interruption.isAsked {
+        if !gate.isShut, !stop.isAsked {
             tell("godwit: its clients are at \(hold.whereabouts); serving goes on until the last has left, or Ctrl-C")
         }
         let result = await serving.withLock { $0 }?.value ?? .success(())
@@ -77,7 +80,7 @@ final class MoveExport: Sendable {
             if serving.clientCount > 0 { lastSeen = clock.now }
             guard isMoveOver.withLock({ $0 }) else { continue }
             if gate.isShut { return abandonSoon() }
-            if interruption.isAsked { return }
+            if stop.isAsked { return }
             if let lastSeen, clock.now - lastSeen > Self.linger { return }
         }
     }

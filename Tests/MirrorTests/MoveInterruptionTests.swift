@@ -262,4 +262,15 @@ struct MoveInterruptionTests {
         try await site.move(throughTarget: { FaultyTarget($0, .dropsAWrite) })
         #expect(!holdings.differences(at: site).isEmpty)
     }
+
+    // MARK: Stops
+
+    @Test func `what ends a move itself ends nothing wider`() {
+        let wider = StopRequest()
+        let (own, other) = (StopRequest(within: wider), StopRequest(within: wider))
+        own.ask()
+        #expect(own.isAsked && !wider.isAsked && !other.isAsked)
+        wider.ask()
+        #expect(other.isAsked)
+    }
 }
