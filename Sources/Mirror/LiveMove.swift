@@ -41,6 +41,7 @@ struct LiveMove {
     /// - Returns: Whether the commit was taken back, as the target isn't the source any more, or the writer isn't held
     ///   still: the move goes on then.
     func takeBack(_ record: Record) async throws(MoveError) -> Bool {
+        try refuseOtherHold(record)
         let since = try await staged(.underWay) { () throws(VolumeError) in
             try await options.hold?.adopt()
             return try await changes(since: record)
@@ -68,6 +69,15 @@ struct LiveMove {
             try await options.hold?.leaveSource()
         }
         return false
+    }
+
+    /// Whoever is held by one can't be let go on by another, and might be at either volume.
+    private func refuseOtherHold(_ record: Record) throws(MoveError) {
+        func kind(_ title: String) -> Substring { title.prefix { $0 != ":" } }
+        guard let frozenBy = record.frozenBy, kind(frozenBy) != options.hold.map({ kind($0.title) }) else { return }
+        throw MoveError(
+            .usage, ["\(move.target.address): its move was ended while '\(frozenBy)' handed its writer over"],
+            advice: "Give the same command as before: only that one can tell where the writer is.")
     }
 
     private enum Changes {

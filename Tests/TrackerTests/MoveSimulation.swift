@@ -26,16 +26,14 @@ struct Unsnapped: TrackableVolume {
     func isUnchanged(since snapshot: Snapshot?) async throws(VolumeError) -> Bool {
         try await inner.isUnchanged(since: snapshot)
     }
+    func attach(_ revision: Revision, isWritable: Bool) async throws(VolumeError) -> any Disk {
+        try await inner.attach(revision, isWritable: isWritable)
+    }
     func lastingIdentity() async throws(VolumeError) -> String { "memory:source" }
     func lastChange() async throws(VolumeError) -> Duration? { changed() }
     func retire(to target: String, _ rest: Retirement) async throws(VolumeError) {
         try await inner.retire(to: target, rest)
     }
-}
-
-struct NoLimit: WriteLimiter {
-    func limit(to rate: ByteRate) async throws(VolumeError) -> ByteRate { rate }
-    func lift() async throws(VolumeError) {}
 }
 
 /// Several clients that write through a gate which marks, until they are held still, or their server is killed.
@@ -224,7 +222,7 @@ struct MoveSimulation {
         let clients = Clients(source, target, marks, size: size, changed: since, fault: self.fault)
         let volume = Unsnapped(
             inner: MemoryVolume(at: source, address: "memory:source", fault: fault), changed: { since })
-        let tracked = TrackedSource(volume, identity: "memory:source", marks: marks, limiter: NoLimit())
+        let tracked = TrackedSource(volume, identity: "memory:source", marks: marks, changed: since)
         let controls = MoveControls(throttle: .off)
         let options = moveOptions(clients)
         let target = target

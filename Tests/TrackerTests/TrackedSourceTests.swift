@@ -19,8 +19,7 @@ struct TrackedSourceTests {
 
     private func open() async throws -> TrackedSource {
         try await Tracker.open(
-            FileSource(path: file), marksIn: scratch.path, granularity: Granularity(Granularity.smallest)!,
-            limiter: NoLimit())
+            FileSource(path: file), marksIn: scratch.path, granularity: Granularity(Granularity.smallest)!)
     }
 
     private func write(_ byte: UInt8, at offset: Int, _ source: TrackedSource) throws {
