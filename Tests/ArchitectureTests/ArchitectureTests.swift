@@ -34,7 +34,7 @@ struct ArchitectureTests {
         "godwit": [
             "CCeph", "Capacity", "Checksums", "Control", "Convergence", "Credentials", "Cutover", "DirtyMap",
             "FileVolumes", "Gate", "Guest", "Mirror", "NBDProtocol", "NBDServer", "NBDVolumes", "RBDVolumes", "Relay",
-            "RelayServer", "RemoteVolumes", "Sockets", "Volumes",
+            "RelayServer", "RemoteVolumes", "Sockets", "Tracker", "Volumes",
         ],
     ]
 

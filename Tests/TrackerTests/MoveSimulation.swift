@@ -41,7 +41,8 @@ final class Clients: WriterHold {
     enum Fault: CaseIterable, Sendable { case marksAfterTheWrite }
 
     private struct State {
-        var isShut = false
+        /// As a gate is before the move has the source for itself.
+        var isShut = true
         var isKilled = false
         var inside = 0
         /// Since 1970, as the clock of the host would have it.
@@ -111,6 +112,7 @@ final class Clients: WriterHold {
 
     func prepare() async throws(VolumeError) {}
     func adopt() async throws(VolumeError) {}
+    func begin() async throws(VolumeError) { try await thaw() }
     func rehearse() async throws(VolumeError) -> Duration { .zero }
     func freeze() async throws(VolumeError) {
         state.withLock { $0.isShut = true }
