@@ -28,12 +28,12 @@ extension Following {
 
     /// Compares, and notes how long that takes.
     func compare(_ snapshots: [Snapshot], head: Revision?, within part: Walk.Verified.Moved?) async throws(MoveError) {
+        try await move.verify(snapshots.map(\.name), head: nil)
+        guard let head else { return }
         let began = time.now()
-        try await move.verify(snapshots.map(\.name), head: head, within: part)
-        guard head != nil, snapshots.isEmpty else { return }
+        try await move.verify([], head: head, within: part)
         let pieces = part?.pieces ?? Walk.Verified.Moved.pieces(of: move.progress.current.done)
-        guard pieces > 0 else { return }
-        state.withLock { $0.comparingPiece = (time.now() - began) / pieces }
+        state.withLock { $0.comparingPiece = (time.now() - began) / max(1, pieces) }
     }
 
     /// How long it would take to compare what was moved since the rest was.

@@ -87,6 +87,11 @@ extension HandOver {
         still.parts.lastDiff += lastDiff
         still.parts.lastBytes += still.part(time.now()) - lastDiff
         still.moved += diffed.withLock { $0.bytes }
+        // A snapshot that came just now is compared while the writer goes on.
+        guard still.hasEvicted || isForced || live.hold == nil || !move.options.verifies || walk.unverified.isEmpty
+        else {
+            return .changed("a snapshot came meanwhile, and isn't compared yet")
+        }
         if move.options.verifies, let arrived {
             do throws(MoveError) {
                 try await verify(arrived, &report)
