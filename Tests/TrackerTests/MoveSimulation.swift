@@ -102,11 +102,9 @@ final class Clients: WriterHold {
             }
             await pause(&random)
             if fault == .marksAfterTheWrite { marks.begin(extent) }
-            let isKilled = state.withLock { state in
-                state.inside -= 1
-                return state.isKilled
-            }
-            if !isKilled { marks.didChange(extent) }
+            // As a gate does it: nobody is still before his change is told to be over.
+            if !state.withLock({ $0.isKilled }) { marks.didChange(extent) }
+            state.withLock { $0.inside -= 1 }
         }
     }
 
