@@ -8,11 +8,11 @@ internal import Volumes
 /// Until the commit the source is the only truth, and whatever fails lets the writer go on there.
 struct HandOver {
     /// What fence and commit take once the last bytes are moved (Docs/Promises.md#pause).
-    private static let commitCost = Duration.milliseconds(30)
+    private static let commitCost = Duration.milliseconds(60)
     /// What the freeze, the last snapshot and its diff take before.
     private static let freezeCost = Duration.milliseconds(80)
-    /// The freeze and the diff where nothing has to be held, because the writer is our own.
-    private static let ownFreezeCost = Duration.milliseconds(30)
+    /// All of these where nothing has to be held, and nobody to be fenced, because the writer is our own.
+    private static let ownCost = Duration.milliseconds(60)
     /// A command takes a moment to reach the writer; with its limit gone any earlier it would catch up first.
     private static let liftDelay = Duration.milliseconds(20)
     /// How soon a note is tried again on which all depends.
@@ -41,7 +41,7 @@ struct HandOver {
 
     /// What a hand-over takes besides draining, as things are.
     static func cost(switching: Duration, isOurOwn: Bool) -> Duration {
-        (isOurOwn ? ownFreezeCost : freezeCost) + commitCost + switching
+        (isOurOwn ? ownCost : freezeCost + commitCost) + switching
     }
 
     func run(_ report: inout Report) async throws(MoveError) -> End {
