@@ -140,7 +140,7 @@ struct HandOver {
     /// Lets the writer go on at the source, as if nothing had been.
     private func thaw(_ stillHead: StillHead?, _ still: Standstill) async throws(MoveError) {
         try await thaw()
-        guard let stillHead, still.moved == .zero, still.parts.lastBytes == 0 else { return }
+        guard let stillHead, still.isHeadUntouched else { return }
         try await staged(.underWay) { () throws(VolumeError) in try await stillHead.forget() }
     }
 
