@@ -9,10 +9,12 @@ internal import Volumes
 struct HandOver {
     /// What fence and commit take once the last bytes are moved (Docs/Promises.md#pause).
     private static let commitCost = Duration.milliseconds(60)
+    /// The same where nobody has to be fenced, because the writer is our own.
+    private static let ownCommitCost = Duration.milliseconds(30)
     /// What the freeze, the last snapshot and its diff take before.
     private static let freezeCost = Duration.milliseconds(80)
-    /// All of these where nothing has to be held, and nobody to be fenced, because the writer is our own.
-    private static let ownCost = Duration.milliseconds(60)
+    /// The freeze and the diff where nothing has to be held.
+    private static let ownFreezeCost = Duration.milliseconds(30)
     /// A command takes a moment to reach the writer; with its limit gone any earlier it would catch up first.
     private static let liftDelay = Duration.milliseconds(20)
     /// How soon a note is tried again on which all depends.
@@ -41,7 +43,7 @@ struct HandOver {
 
     /// What a hand-over takes besides draining, as things are.
     static func cost(switching: Duration, isOurOwn: Bool) -> Duration {
-        (isOurOwn ? ownCost : freezeCost + commitCost) + switching
+        (isOurOwn ? ownFreezeCost + ownCommitCost : freezeCost + commitCost) + switching
     }
 
     func run(_ report: inout Report) async throws(MoveError) -> End {
@@ -72,7 +74,7 @@ struct HandOver {
                 if stillHead != nil { StillHead.note(in: &record) }
             }
         }
-        let rest = Self.commitCost + switching
+        let rest = (live.hold?.isOurOwn == true ? Self.ownCommitCost : Self.commitCost) + switching
         following.status.change { $0.phase = .handingOver }
         move.progress.begin("handing over")
         var still = Standstill(at: time.now())
@@ -140,7 +142,7 @@ struct HandOver {
     /// Lets the writer go on at the source, as if nothing had been.
     private func thaw(_ stillHead: StillHead?, _ still: Standstill) async throws(MoveError) {
         try await thaw()
-        guard let stillHead, still.moved == .zero, still.parts.lastBytes == 0 else { return }
+        guard let stillHead, still.isHeadUntouched else { return }
         try await staged(.underWay) { () throws(VolumeError) in try await stillHead.forget() }
     }
 

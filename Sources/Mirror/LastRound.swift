@@ -11,6 +11,8 @@ extension HandOver {
         var parts = Report.Pause()
         /// Bytes that were drained in it.
         var moved = ByteCount.zero
+        /// Whether nothing of a head was moved that was to be moved as it is.
+        var isHeadUntouched = false
         /// Whether a client was evicted: it couldn't go on at the source, so it is handed over, however long that takes.
         var hasEvicted = false
         private var last: Duration
@@ -71,8 +73,13 @@ extension HandOver {
         if let stillHead {
             switch try await stillHead.take(&report, observer: observer) {
             case .moved: arrived = .head
-            case .declined: return .tooLong(expected.withLock { $0 })
-            case .changed: return changed
+            case .declined:
+                still.isHeadUntouched = true
+                return .tooLong(expected.withLock { $0 })
+            case .changed:
+                still.isHeadUntouched = true
+                return changed
+            case .lost: return changed
             }
         } else {
             try await staged(.underWay) { () throws(VolumeError) in try await walk.freezeAnew() }

@@ -29,8 +29,10 @@ struct StillHead {
         case moved
         /// Nothing was moved.
         case declined
-        /// The user's snapshots are others by now.
+        /// Nor was it here: the user's snapshots are others by now.
         case changed
+        /// The source lacks the state that it goes from, and some of it may be moved.
+        case lost
     }
 
     func take(_ report: inout Report, observer: @escaping Walk.Observer) async throws(MoveError) -> End {
@@ -40,7 +42,7 @@ struct StillHead {
         switch try await walk.take(step, title: "the last round", &report, observer: observer, isStillHead: true) {
         case .arrived: return .moved
         case .declined: return .declined
-        case .lost: return .changed
+        case .lost: return .lost
         }
     }
 

@@ -107,7 +107,12 @@ package final class TrackedSource: ServableSource, MarkedVolume {
         return (disk, marks)
     }
 
-    package func endServing() async { await disk.withLock { $0.take() }?.close() }
+    package func endServing() async {
+        await disk.withLock { $0.take() }?.close()
+        // Without a state there is nothing that a later run could go on from.
+        guard marks.held.isEmpty else { return }
+        try? await blocking { [marks] () throws(VolumeError) in try marks.remove() }
+    }
 
     package func retire(to target: String, _ rest: Retirement) async throws(VolumeError) {
         try await volume.retire(to: target, rest)

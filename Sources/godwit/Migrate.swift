@@ -102,7 +102,7 @@ struct Migrate: AsyncParsableCommand {
                 progress.begin("connecting")
                 let source = try await staged(.source) { () throws(VolumeError) in
                     try await Opening.source(
-                        from.address, bitmap: dirtyBitmap, isServed: exporting.export != nil)
+                        from.address, bitmap: dirtyBitmap, isServed: exporting.export != nil && !dryRun)
                 }
                 let target = try await staged(.target) { () throws(VolumeError) in
                     try await Opening.target(
@@ -113,10 +113,13 @@ struct Migrate: AsyncParsableCommand {
                 let again = Again(
                     isAnew: target is NBDTarget, isOntoBase: dirtyBitmap != nil, isFar: target is RemoteTarget)
                 var options = self.options
-                let export = try await staged(.source) { () throws(VolumeError) in
-                    try await exporting.open(
-                        source, from: from.address, to: to.address, move: stop, stop: interruption.stop)
-                }
+                let export =
+                    dryRun
+                    ? nil
+                    : try await staged(.source) { () throws(VolumeError) in
+                        try await exporting.open(
+                            source, from: from.address, to: to.address, move: stop, stop: interruption.stop)
+                    }
                 served.withLock { $0 = export }
                 options.live = try await staged(.source) { () throws(VolumeError) in
                     try live.options(from: from.address, to: to.address, hold: export?.hold)

@@ -65,7 +65,9 @@ final class MoveExport: Sendable {
     func end() async throws(VolumeError) {
         isMoveOver.withLock { $0 = true }
         if !gate.isShut, !stop.isAsked {
-            tell("godwit: its clients are at \(hold.whereabouts); serving goes on until the last has left, or Ctrl-C")
+            tell(
+                "godwit: its clients are at \(hold.whereabouts), and had to wait for \(gate.longestShut.text) at most; "
+                    + "serving goes on until the last has left, or Ctrl-C")
         }
         let result = await serving.withLock { $0 }?.value ?? .success(())
         await hold.close()

@@ -1,23 +1,16 @@
-#!/usr/bin/python3
-"""Times moves to a receiver on this host against local moves and others' ways over a socket, in one run.
-
-Prints medians and ratios; only ratios of one run are quoted. CEPH_CONF names a cluster with the pools `fast` and `slow`;
-GODWIT the program (by default the release build).
-"""
-import argparse
+"""Times moves to a receiver on this host against local moves and others' ways over a socket."""
 import os
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-GODWIT = os.environ.get("GODWIT", str(ROOT / ".build/release/godwit"))
 SOURCE, TARGET = "fast/relay-source", "slow/relay-target"
 MIB = 1 << 20
+# A remote move takes at most so many times as long as a local one.
+AIM = 1.25
 
 
 def run(*words, **options):
@@ -51,39 +44,38 @@ def timed(body):
     return time.monotonic() - began
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=256, metavar="MIB", help="data in the source")
-    options = parser.parse_args()
+def measure(bench, options):
+    """:param bench: the module of Tests/Benchmarks/run; :returns: the figures, and what was aimed at and not reached"""
+    size_mib, runs = (32, 1) if options.tiny else (256, options.runs)
     with tempfile.TemporaryDirectory() as folder:
-        fill(options.size, folder)
+        fill(size_mib, folder)
         socket = f"{folder}/r.sock"
-        receiver = subprocess.Popen(
-            [GODWIT, "receive", "--listen", f"unix:{socket}", "--allow", "rbd:slow"], stdout=subprocess.PIPE)
-        tcp = subprocess.Popen(
-            [GODWIT, "receive", "--listen", "127.0.0.1:0", "--allow", "rbd:slow"], stdout=subprocess.PIPE)
+        receivers = [
+            subprocess.Popen([bench.GODWIT, "receive", "--listen", where, "--allow", "rbd:slow"], stdout=subprocess.PIPE)
+            for where in (f"unix:{socket}", "127.0.0.1:0")]
         try:
-            receiver.stdout.readline()
-            place = tcp.stdout.readline().decode().split()[-1]
-            measure(options, f"godwit+unix:///rbd:{TARGET}?socket={socket}", f"{place}rbd:{TARGET}", folder)
+            receivers[0].stdout.readline()
+            place = receivers[1].stdout.readline().decode().split()[-1]
+            ways = list_ways(
+                bench, size_mib, f"godwit+unix:///rbd:{TARGET}?socket={socket}", f"{place}rbd:{TARGET}", folder)
+            return compare(bench, ways, size_mib, runs)
         finally:
-            for process in (receiver, tcp):
+            for process in receivers:
                 process.send_signal(signal.SIGTERM)
                 process.wait(30)
             remove(SOURCE)
             remove(TARGET)
 
 
-def measure(options, unix, tcp, folder):
+def list_ways(bench, size_mib, unix, tcp, folder):
     def migrate(target, *words):
-        return lambda: run(GODWIT, "migrate", "--progress", "none", f"rbd:{SOURCE}", target, *words)
+        return lambda: run(bench.GODWIT, "migrate", "--progress", "none", f"rbd:{SOURCE}", target, *words)
 
     def piped():
         run("sh", "-c", f"rbd export --no-progress {SOURCE} - | rbd import --no-progress - {TARGET}")
 
     def by_nbd():
-        run("rbd", "create", TARGET, "--size", f"{options.size * 2}M")
+        run("rbd", "create", TARGET, "--size", f"{size_mib * 2}M")
         server = subprocess.Popen(
             ["qemu-nbd", "-t", "-f", "raw", "--discard=unmap", "-k", f"{folder}/nbd", f"rbd:{TARGET}"])
         while not os.path.exists(f"{folder}/nbd"):
@@ -104,17 +96,20 @@ def measure(options, unix, tcp, folder):
     ways["unix, 2, auto"] = migrate(unix, "--connections", 2)
     for connections in (1, 2, 4):
         ways[f"tcp, {connections}, auto"] = migrate(tcp, "--connections", connections)
+    return ways
+
+
+def compare(bench, ways, size_mib, runs):
     times = {name: [] for name in ways}
-    for _ in range(options.rounds):
+    for _ in range(runs):
         for name, way in ways.items():
             remove(TARGET)
             times[name].append(timed(way))
-    local = statistics.median(times["local, object to object"])
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"{name:28} {median:7.2f} s  {options.size / median:7.0f} MiB/s  {median / local:5.2f} of local")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    local = medians["local, object to object"]
+    bench.say(f"\nrelay: {size_mib} MiB of data to a receiver on this host")
+    for name, median in medians.items():
+        bench.say(f"  {name:28} {median:7.2f} s  {size_mib / median:7.0f} MiB/s  {median / local:5.2f} of local")
+    remote = min(median for name, median in medians.items() if name.startswith(("unix", "tcp")))
+    missed = [f"relay: {remote / local:.2f} times as long as a local move, aimed at {AIM}"] if remote / local > AIM else []
+    return medians, missed

@@ -5,7 +5,7 @@ import Testing
 import Volumes
 
 /// A disk that can be exchanged beneath its users.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(4)))
 struct GateTests {
     static let block = [UInt8](repeating: 7, count: 4096)
 
