@@ -15,8 +15,8 @@ final class Following: Sendable {
         /// Attempts to hand over that were given up, and when the next may be made.
         var attempts = 0
         var nextAttempt: Duration = .zero
-        /// How long comparing one piece takes, going by the last time.
-        var comparingPiece: Duration?
+        /// How long comparing one byte takes, going by the last time; seconds.
+        var comparingByte: Double?
         /// Whether what was moved was compared since the last attempt to hand over.
         var isComparedAhead = false
         /// The operator's word on the limit that was put into effect last.

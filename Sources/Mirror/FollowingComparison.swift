@@ -27,18 +27,23 @@ extension Following {
     }
 
     /// Compares, and notes how long that takes.
-    func compare(_ snapshots: [Snapshot], head: Revision?, within part: Walk.Verified.Moved?) async throws(MoveError) {
-        try await move.verify(snapshots.map(\.name), head: nil)
+    /// - Parameter stop: Ends it between two pieces; nothing for what ends the move.
+    func compare(
+        _ snapshots: [Snapshot], head: Revision?, within part: Walk.Verified.Moved?, stop: StopRequest? = nil
+    ) async throws(MoveError) {
+        try await move.verify(snapshots.map(\.name), head: nil, stop: stop)
         guard let head else { return }
         let began = time.now()
-        try await move.verify([], head: head, within: part)
-        let pieces = part?.pieces ?? Walk.Verified.Moved.pieces(of: move.progress.current.done)
-        state.withLock { $0.comparingPiece = (time.now() - began) / max(1, pieces) }
+        try await move.verify([], head: head, within: part, stop: stop)
+        let compared = part.map { $0.isResized ? .zero : $0.compared } ?? move.progress.current.done
+        guard compared > .zero else { return }
+        state.withLock { $0.comparingByte = (time.now() - began).seconds / Double(compared.bytes) }
     }
 
-    /// How long it would take to compare what was moved since the rest was.
-    func timeToCompare() -> Duration {
+    /// How long it would take to compare what was moved since the rest was, and so many bytes more.
+    func timeToCompare(and more: ByteCount = .zero) -> Duration {
         guard move.options.verifies else { return .zero }
-        return (state.withLock { $0.comparingPiece } ?? .zero) * walk.verified.since.pieces
+        let bytes = walk.verified.since.compared + more
+        return .seconds(Double(bytes.bytes) * (state.withLock { $0.comparingByte } ?? 0))
     }
 }

@@ -60,13 +60,13 @@ extension HandOver {
         let diffed = Mutex((at: Duration.zero, bytes: ByteCount.zero))
         let drainRate = drainRate
         let hasEvicted = still.hasEvicted
-        // As Convergence reckons, unless it is known better.
-        let comparing = following.timeToCompare()
         let verifies = move.options.verifies
-        let observer: Walk.Observer = { [time] dirtied, _ in
+        let observer: Walk.Observer = { [time, following] dirtied, inMap in
             diffed.withLock { $0 = (time.now(), $0.bytes + dirtied) }
             let draining = Duration.seconds(Double(dirtied.bytes) / max(1, drainRate))
-            return hasEvicted || fits(draining + (verifies ? max(draining, comparing) : .zero))
+            // As Convergence reckons, unless it is known better.
+            let comparing = max(draining, following.timeToCompare(and: inMap))
+            return hasEvicted || fits(draining + (verifies ? comparing : .zero))
         }
         _ = walk.takeDrained()
         let arrived: Revision?
@@ -100,9 +100,14 @@ extension HandOver {
             return .changed("a snapshot came meanwhile, and isn't compared yet")
         }
         if move.options.verifies, let arrived {
+            let over = StopRequest(within: move.stop)
+            let isBound = live.hold != nil && !isForced && !still.hasEvicted
+            let left = isBound ? live.convergence.maxPause - (time.now() - began) - rest : nil
             do throws(MoveError) {
-                try await verify(arrived, &report)
+                try await verify(arrived, within: left, over, &report)
             } catch {
+                // So long that what was promised would be over.
+                if over.isAsked, !move.stop.isAsked { return .tooLong(time.now() - began + rest) }
                 // What was promised was over, and the writer went on.
                 if live.hold?.isHolding == false { return .tooLong(time.now() - began + rest) }
                 if try await following.haveSnapshotsChanged() { return changed }
@@ -174,10 +179,32 @@ extension HandOver {
     // MARK: Verification
 
     /// Only what was moved since the rest was compared.
-    private func verify(_ arrived: Revision, _ report: inout Report) async throws(MoveError) {
+    /// - Parameters:
+    ///   - limit: How long that may take; nothing for as long as it takes.
+    ///   - over: Asked when that is over.
+    private func verify(
+        _ arrived: Revision, within limit: Duration?, _ over: StopRequest, _ report: inout Report
+    ) async throws(MoveError) {
         let known = walk.verified
-        try await following.compare(
-            walk.unverified, head: arrived, within: known.isHead ? known.since : nil)
+        let (snapshots, part) = (walk.unverified, known.isHead ? known.since : nil)
+        let result = await withTaskGroup(of: Void.self) { group in
+            if let limit {
+                group.addTask { [time] in
+                    await time.sleep(max(.zero, limit))
+                    if !Task.isCancelled { over.ask() }
+                }
+            }
+            let result: Result<Void, MoveError>
+            do throws(MoveError) {
+                result = .success(
+                    try await following.compare(snapshots, head: arrived, within: part, stop: over))
+            } catch {
+                result = .failure(error)
+            }
+            group.cancelAll()
+            return result
+        }
+        try result.get()
         report.verified = true
     }
 }

@@ -186,10 +186,10 @@ package struct Move: Sendable {
 
     /// Throws if the target differs from the source: it never gets its name then.
     func verify(
-        _ snapshots: [String], head: Revision?, within part: Walk.Verified.Moved? = nil
+        _ snapshots: [String], head: Revision?, within part: Walk.Verified.Moved? = nil, stop: StopRequest? = nil
     ) async throws(MoveError) {
         let differences = try await Verification(
-            source: source, target: target, base: source.base, progress: progress, stop: stop
+            source: source, target: target, base: source.base, progress: progress, stop: stop ?? self.stop
         ).run(snapshots, head: head, within: part)
         guard differences.isEmpty else {
             throw MoveError(

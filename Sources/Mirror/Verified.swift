@@ -18,21 +18,17 @@ extension Walk {
             var isResized = false
             var extents = ExtentSet()
 
-            /// What objects have by default, and remote pieces: comparing goes by whole ones.
-            private static let piece = ByteCount.mebibytes(4)
-
-            /// How many pieces there is something in.
-            var pieces: Int {
-                var (count, end) = (0, UInt64.zero)
+            /// What comparing it comes to: whole chunks.
+            var compared: ByteCount {
+                let chunk = Granularity.standard.size.bytes
+                var (count, end) = (UInt64.zero, UInt64.zero)
                 for extent in extents.extents {
-                    let first = max(end, extent.offset.bytes / Self.piece.bytes)
-                    end = max(end, (extent.end.bytes - 1) / Self.piece.bytes + 1)
-                    count += Int(end - min(first, end))
+                    let first = max(end, extent.offset.bytes / chunk)
+                    end = max(end, (extent.end.bytes + chunk - 1) / chunk)
+                    count += end - min(first, end)
                 }
-                return count
+                return ByteCount(count * chunk)
             }
-
-            static func pieces(of bytes: ByteCount) -> Int { Int(bytes.bytes / piece.bytes) }
         }
     }
 }
