@@ -197,13 +197,18 @@ package final class Gate: Sendable {
     private func reading<Value>(
         _ body: (any Disk) async throws(VolumeError) -> Value
     ) async throws(VolumeError) -> Value {
-        let (number, disk) = state.withLock { state in
-            state.seats[state.newest]?.readers += 1
-            return (state.newest, state.seats[state.newest]?.disk)
-        }
-        guard let disk else { preconditionFailure("served before it opened") }
+        let (number, disk) = beginReading()
         defer { endReading(number) }
         return try await body(disk)
+    }
+
+    /// - Precondition: It has been open.
+    private func beginReading() -> (number: Int, disk: any Disk) {
+        state.withLock { state in
+            guard let seat = state.seats[state.newest] else { preconditionFailure("served before it opened") }
+            state.seats[state.newest]?.readers += 1
+            return (state.newest, seat.disk)
+        }
     }
 
     private func endReading(_ number: Int) {
@@ -245,12 +250,9 @@ extension Gate: Disk {
     package func readAtOnce(
         into buffer: UnsafeMutableRawBufferPointer, at offset: ByteOffset
     ) throws(VolumeError) -> Bool {
-        let (number, disk) = state.withLock { state in
-            state.seats[state.newest]?.readers += 1
-            return (state.newest, state.seats[state.newest]?.disk)
-        }
+        let (number, disk) = beginReading()
         defer { endReading(number) }
-        return unsafe try disk?.readAtOnce(into: buffer, at: offset) ?? false
+        return unsafe try disk.readAtOnce(into: buffer, at: offset)
     }
 
     /// Not where there is something to wait for, or somebody to tell of it before.

@@ -94,22 +94,22 @@ extension HandOver {
         still.parts.lastDiff += lastDiff
         still.parts.lastBytes += still.part(time.now()) - lastDiff
         still.moved += diffed.withLock { $0.bytes }
+        // Whether it may be given up for taking long.
+        let isBound = live.hold != nil && !isForced && !still.hasEvicted
         // A snapshot that came just now is compared while the writer goes on.
-        guard still.hasEvicted || isForced || live.hold == nil || !move.options.verifies || walk.unverified.isEmpty
-        else {
+        if verifies, isBound, !walk.unverified.isEmpty {
             return .changed("a snapshot came meanwhile, and isn't compared yet")
         }
-        if move.options.verifies, let arrived {
+        if verifies, let arrived {
             let over = StopRequest(within: move.stop)
-            let isBound = live.hold != nil && !isForced && !still.hasEvicted
             let left = isBound ? live.convergence.maxPause - (time.now() - began) - rest : nil
             do throws(MoveError) {
                 try await verify(arrived, within: left, over, &report)
             } catch {
-                // So long that what was promised would be over.
-                if over.isAsked, !move.stop.isAsked { return .tooLong(time.now() - began + rest) }
-                // What was promised was over, and the writer went on.
-                if live.hold?.isHolding == false { return .tooLong(time.now() - began + rest) }
+                // What was promised would be over, or was, and the writer went on.
+                if (over.isAsked && !move.stop.isAsked) || live.hold?.isHolding == false {
+                    return .tooLong(time.now() - began + rest)
+                }
                 if try await following.haveSnapshotsChanged() { return changed }
                 throw error
             }
