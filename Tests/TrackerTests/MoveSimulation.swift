@@ -47,7 +47,9 @@ final class Clients: WriterHold {
         var inside = 0
         /// Since 1970, as the clock of the host would have it.
         var changed = Duration.zero
-        var switches: [Bool] = []
+        /// What the volume was when they were last sent on, and whether the target was the same then, each time.
+        var atSwitch: [UInt8]?
+        var areRight = true
     }
 
     let title = "the clients"
@@ -65,8 +67,10 @@ final class Clients: WriterHold {
     }
 
     var changed: Duration { state.withLock { $0.changed } }
-    /// For each time that they were sent on, whether the target was then what the source is.
-    var switches: [Bool] { state.withLock { $0.switches } }
+    /// Whether the target was what the source is, whenever they were sent on.
+    var areRight: Bool { state.withLock { $0.areRight } }
+    /// What they had written by then; nothing if they weren't sent on.
+    var atSwitch: [UInt8]? { state.withLock { $0.atSwitch } }
     func kill() { state.withLock { $0.isKilled = true } }
 
     private func pause(_ random: inout SplitMix64) async {
@@ -117,9 +121,11 @@ final class Clients: WriterHold {
         while state.withLock({ $0.inside > 0 && !$0.isKilled }) { try? await Task.sleep(for: .microseconds(50)) }
     }
     func switchOver() async throws(VolumeError) {
-        let isRight = source.bytes() == target.bytes()
+        let bytes = source.bytes()
+        let isRight = bytes == target.bytes()
         state.withLock { state in
-            state.switches.append(isRight)
+            state.atSwitch = bytes
+            state.areRight = state.areRight && isRight
             state.isKilled = true
         }
     }
@@ -140,6 +146,8 @@ struct MoveSimulation {
     private let fault: Clients.Fault?
     private var boot = 1
     private var changed = wallClock()
+    /// What the target has to be in the end: whatever becomes of the source once nobody is at it any more.
+    private var atSwitch: [UInt8]?
     private(set) var trusted = 0
     private(set) var rounds = 0
 
@@ -159,11 +167,12 @@ struct MoveSimulation {
     mutating func run() async throws -> String? {
         let befallen = Int.random(in: 0...5, using: &random)
         for number in 0..<12 {
-            let (end, wasSwitched) = try await oneRun(isBefallen: number < befallen)
-            if let end, !end.isEmpty { return "run \(number + 1): \(end)" }
-            if end == nil {
-                guard wasSwitched || target.names == ["finished"] else { return "it ended without a switch" }
-                return source.bytes() == target.bytes() ? nil : "the target differs in the end"
+            switch try await oneRun(isBefallen: number < befallen) {
+            case .wrong(let what): return "run \(number + 1): \(what)"
+            case .ended:
+                guard let atSwitch, target.names == ["finished"] else { return "it ended without a switch" }
+                return target.bytes() == atSwitch ? nil : "the target differs in the end"
+            case .killed: break
             }
             try befall()
         }
@@ -200,8 +209,13 @@ struct MoveSimulation {
         return try await whileBusy { try Marks(at: path, of: circumstances) }
     }
 
-    /// - Returns: Nothing if it came to its end; empty if it was killed; otherwise what went wrong.
-    private mutating func oneRun(isBefallen: Bool) async throws -> (String?, Bool) {
+    private enum End {
+        case ended
+        case killed
+        case wrong(String)
+    }
+
+    private mutating func oneRun(isBefallen: Bool) async throws -> End {
         let place = isBefallen ? Int.random(in: 1...200, using: &random) : Int.max
         let count = Mutex(0)
         let fault: MemoryVolume.Fault = { (operation, _) throws(VolumeError) in
@@ -258,15 +272,16 @@ struct MoveSimulation {
             return end!
         }
         changed = clients.changed
-        if clients.switches.contains(false) { return ("at the switch the target differs", true) }
+        atSwitch = clients.atSwitch ?? atSwitch
+        guard clients.areRight else { return .wrong("at the switch the target differs") }
         switch result {
         case .success(let report):
             rounds += report.rounds?.count ?? 0
-            return (nil, !clients.switches.isEmpty)
+            return .ended
         case .failure(let error):
-            guard count.withLock({ $0 >= place }) else { return ("\(error.kind): \(error.lines)", false) }
+            guard count.withLock({ $0 >= place }) else { return .wrong("\(error.kind): \(error.lines)") }
             // Of the very last operation only the answer was lost.
-            return (target.names == ["finished"] ? nil : "", !clients.switches.isEmpty)
+            return target.names == ["finished"] ? .ended : .killed
         }
     }
 
