@@ -276,6 +276,10 @@ package final class MemoryVolume: SourceVolume, TargetVolume {
         try withOwn("flush") { body throws(VolumeError) in body.settle() }
     }
 
+    package func furnish(as source: VolumeDescription) async throws(VolumeError) {
+        try withOwn("furnish") { body throws(VolumeError) in body.metadata = source.metadata }
+    }
+
     package func commit(as source: VolumeDescription) async throws(VolumeError) {
         try with("commit") { contents throws(VolumeError) in
             if case .committed = contents.targetState { return }

@@ -105,7 +105,8 @@ enum PlantedSourceFault: String, CaseIterable, Sendable {
 }
 
 /// A target with one fault.
-private final class FaultyTarget: TargetVolume {
+private final class FaultyTarget: TargetWrapper {
+    var inner: any TargetVolume { volume }
     let volume: MemoryVolume
     let fault: PlantedFault?
     private let lastRecord = Mutex<String?>(nil)
@@ -115,8 +116,6 @@ private final class FaultyTarget: TargetVolume {
         self.volume = volume
         self.fault = fault
     }
-
-    var address: String { volume.address }
 
     func describe() async throws(VolumeError) -> VolumeDescription {
         var description = try await volume.describe()
@@ -137,10 +136,6 @@ private final class FaultyTarget: TargetVolume {
         return state
     }
 
-    func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
-        try await volume.obstacles(to: source, room: room)
-    }
-
     func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
         if fault == .makeTwice, case .unfinished = try await volume.state() {
             return try await volume.save(record: record)
@@ -158,8 +153,6 @@ private final class FaultyTarget: TargetVolume {
         if fault == .recordInMemoryOnly { return lastRecord.withLock { $0 = record } }
         try await volume.save(record: record)
     }
-
-    func kept() async throws(VolumeError) -> [Snapshot] { try await volume.kept() }
 
     func resize(to size: ByteCount) async throws(VolumeError) {
         let before = volume.place.bytes()
@@ -191,11 +184,6 @@ private final class FaultyTarget: TargetVolume {
         }
     }
 
-    func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
-        try await volume.alter(kept, to: snapshot)
-    }
-    func drop(_ kept: Snapshot) async throws(VolumeError) { try await volume.drop(kept) }
-
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
         switch fault {
         case .writeDropsItsLastByte:
@@ -223,8 +211,6 @@ private final class FaultyTarget: TargetVolume {
         }
     }
 
-    func flush() async throws(VolumeError) { try await volume.flush() }
-
     func commit(as source: VolumeDescription) async throws(VolumeError) {
         if fault == .commitAgainFails, case .committed = try await volume.state() {
             throw VolumeError(.missing, "commit", on: address, reason: "nothing to rename")
@@ -241,10 +227,6 @@ private final class FaultyTarget: TargetVolume {
         if fault == .discardDoesNothing { return }
         try await volume.discard()
     }
-
-    func close() async { await volume.close() }
-
-    func route(from source: any Volume) async throws(VolumeError) -> (any Route)? { nil }
 }
 
 /// A source with one fault.

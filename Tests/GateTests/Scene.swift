@@ -15,9 +15,11 @@ final class Scene: Sendable {
     let ledger = Ledger(size: size)
     let violations = Violations()
     let seed: UInt64
+    /// Whether the last round moves the head itself, instead of a state of it.
+    let takesStillHeads: Bool
 
-    init(seed: UInt64) {
-        self.seed = seed
+    init(seed: UInt64, takesStillHeads: Bool = false) {
+        (self.seed, self.takesStillHeads) = (seed, takesStillHeads)
         source.make(size: ByteCount(UInt64(Self.size)))
     }
 
@@ -26,9 +28,18 @@ final class Scene: Sendable {
 
     func run(
         _ fate: Fate = Fate(), maxPause: Duration = .seconds(2), cutover: LiveOptions.Cutover = .manual,
-        through wrap: @Sendable (MemoryVolume, Gate) -> any TargetVolume = { volume, _ in volume }
+        through wrap: @Sendable (any TargetVolume, Gate) -> any TargetVolume = { target, _ in target }
     ) -> Run {
         Run(self, fate, maxPause: maxPause, cutover: cutover, through: wrap)
+    }
+
+    /// While nobody serves the volume, somebody discards some of it, unless it was left already.
+    func discard(_ sectors: Range<Int>) {
+        guard !saysSwitched else { return }
+        let (start, end) = (sectors.lowerBound * Ledger.sector, sectors.upperBound * Ledger.sector)
+        source.zero(Extent(from: ByteOffset(UInt64(start)), to: ByteOffset(UInt64(end))))
+        ledger.begin(sectors, 0)
+        ledger.end(sectors, 0)
     }
 
     /// All that was acknowledged is there, and nothing else.
@@ -131,7 +142,7 @@ final class Run: Sendable {
 
     fileprivate init(
         _ scene: Scene, _ fate: Fate, maxPause: Duration, cutover: LiveOptions.Cutover,
-        through wrap: @Sendable (MemoryVolume, Gate) -> any TargetVolume
+        through wrap: @Sendable (any TargetVolume, Gate) -> any TargetVolume
     ) {
         (self.scene, self.fate) = (scene, fate)
         let source = MemoryVolume(at: scene.source, address: "memory:source") { (operation, _) throws(VolumeError) in
@@ -161,8 +172,10 @@ final class Run: Sendable {
         live.convergence = Convergence.Settings(maxPause: maxPause)
         options.live = live
         controls.isCutoverAsked = cutover == .manual
+        let way = wrap(target, gate)
         move = Move(
-            from: source, to: wrap(target, gate), options: options, stop: stop, controls: controls, status: status)
+            from: source, to: scene.takesStillHeads ? StillTarget(inner: way) : way, options: options, stop: stop,
+            controls: controls, status: status)
     }
 
     private static func isChange(_ operation: String) -> Bool {

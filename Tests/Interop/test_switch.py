@@ -190,7 +190,7 @@ class SwitchTest(ServingTest):
                 fio = subprocess.Popen(
                     ["fio", "--name=w", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={front}", "--rw=randwrite",
                      "--bs=4k", f"--size={SIZE}", "--iodepth=8", "--rate=1m", "--verify=crc32c", "--verify_fatal=1",
-                     "--verify_backlog=200", "--time_based", "--runtime=600"],
+                     "--verify_backlog=200", "--verify_state_save=0", "--time_based", "--runtime=600"],
                     cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 self.addCleanup(fio.kill)
             self.wait_until(self.has_switched(move), 120)

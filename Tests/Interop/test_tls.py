@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import unittest
 
+import nbd
+
 from servers import Server, connect_tcp, free_port, nbdkit
 from receiving import Process
 from serving import GODWIT, SIZE, ServingTest, noise, run
@@ -226,6 +228,34 @@ class Proxy(TLSTest):
         handle = run("nbdinfo", "--json", self.known(uri))
         self.assertTrue(json.loads(handle)["exports"][0]["can_trim"])
         self.end(server)
+
+
+class Moving(TLSTest):
+    def test_a_volume_is_moved_beneath_a_client_under_tls(self):
+        target = self.folder / "target"
+        words = "migrate", "--live", "--progress", "none", "--export-name", "v", "--export", "0.0.0.0:0"
+        self.assertIn("--tls", run(GODWIT, *words, self.volume.address, target, rc=77))
+        self.assertFalse(target.exists())
+        move = Process(self, *words, "--tls", self.server, self.volume.address, target)
+        self.wait_until(lambda: "serving at nbds://" in move.said(), 60)
+        uri = re.search(r"nbds://\S+", move.said())[0].replace("0.0.0.0", "localhost")
+        for folder in (self.stranger, self.impostor):
+            run("nbdinfo", self.known(uri, folder), rc=1)
+        run("nbdinfo", uri.replace("nbds://", "nbd://"), rc=1)
+        client = nbd.NBD()
+        client.connect_uri(self.known(uri))
+        self.assertTrue(client.get_tls_negotiated())
+        data = noise(SIZE)
+        for start in range(0, SIZE, 1 << 20):
+            client.pwrite(data[start:start + (1 << 20)], start)
+        self.wait_until(lambda: "its clients are at the target" in move.said() or move.process.poll() is not None, 60)
+        self.assertIsNone(move.process.poll(), move.said())
+        self.assertEqual(client.pread(1 << 20, 5 << 20), data[5 << 20:6 << 20])
+        client.pwrite(b"after", 9)
+        client.flush()
+        client.shutdown()
+        self.assertEqual(move.process.wait(30), 0, move.said())
+        self.assertEqual(target.read_bytes(), data[:9] + b"after" + data[14:])
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import Conformance
 import Synchronization
 import Volumes
 
@@ -12,7 +13,8 @@ enum PlantedFault: CaseIterable, Sendable {
 }
 
 /// A target that does one thing wrong.
-final class FaultyTarget: TargetVolume {
+final class FaultyTarget: TargetWrapper {
+    var inner: any TargetVolume { volume }
     private let volume: MemoryVolume
     private let fault: PlantedFault?
     private let endsBeforeProtecting: Bool
@@ -41,35 +43,9 @@ final class FaultyTarget: TargetVolume {
         }
         return try await volume.keep(snapshot)
     }
-    func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
-        try await volume.alter(kept, to: snapshot)
-    }
-    func drop(_ kept: Snapshot) async throws(VolumeError) { try await volume.drop(kept) }
     func flush() async throws(VolumeError) {
         if fault == .forgetsToFlush { return }
         try await volume.flush()
-    }
-
-    var address: String { volume.address }
-    func describe() async throws(VolumeError) -> VolumeDescription { try await volume.describe() }
-    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader { try await volume.open(revision) }
-    func state() async throws(VolumeError) -> TargetState { try await volume.state() }
-    func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
-        try await volume.obstacles(to: source, room: room)
-    }
-    func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
-        try await volume.make(as: source, record: record)
-    }
-    func own() async throws(VolumeError) -> Bool { try await volume.own() }
-    func save(record: String) async throws(VolumeError) { try await volume.save(record: record) }
-    func kept() async throws(VolumeError) -> [Snapshot] { try await volume.kept() }
-    func resize(to size: ByteCount) async throws(VolumeError) { try await volume.resize(to: size) }
-    func commit(as source: VolumeDescription) async throws(VolumeError) { try await volume.commit(as: source) }
-    func forget() async throws(VolumeError) { try await volume.forget() }
-    func discard() async throws(VolumeError) { try await volume.discard() }
-    func close() async { await volume.close() }
-    func route(from source: any Volume) async throws(VolumeError) -> (any Route)? {
-        try await volume.route(from: source)
     }
 }
 

@@ -1,3 +1,4 @@
+import Conformance
 import Cutover
 import Mirror
 import Synchronization
@@ -86,63 +87,38 @@ private struct ForgetfulReader: VolumeReader {
 }
 
 /// A target that does one thing wrong.
-final class FaultyLiveTarget: TargetVolume {
-    private let volume: any TargetVolume
+final class FaultyLiveTarget: TargetWrapper {
+    let inner: any TargetVolume
     private let fault: LiveFault
     private let guest: LiveGuest
     /// Snapshots that are there and must not be seen.
     private let hidden = Mutex<Set<UInt64>>([])
 
     init(_ volume: any TargetVolume, _ fault: LiveFault, _ guest: LiveGuest) {
-        self.volume = volume
+        inner = volume
         self.fault = fault
         self.guest = guest
     }
 
     func write(_ bytes: UnsafeRawBufferPointer, at offset: ByteOffset) async throws(VolumeError) {
         if fault == .commitsBeforeTheLastBytes, guest.isFrozen { return }
-        unsafe try await volume.write(bytes, at: offset)
+        unsafe try await inner.write(bytes, at: offset)
     }
     func kept() async throws(VolumeError) -> [Snapshot] {
-        let kept = try await volume.kept()
+        let kept = try await inner.kept()
         return hidden.withLock { hidden in kept.filter { !hidden.contains($0.id) } }
     }
     func alter(_ kept: Snapshot, to snapshot: Snapshot) async throws(VolumeError) {
         if fault == .losesARename, !kept.isNamed(snapshot.name) { return }
-        try await volume.alter(kept, to: snapshot)
+        try await inner.alter(kept, to: snapshot)
     }
     func drop(_ kept: Snapshot) async throws(VolumeError) {
-        guard fault == .keepsARemovedSnapshot else { return try await volume.drop(kept) }
+        guard fault == .keepsARemovedSnapshot else { return try await inner.drop(kept) }
         hidden.withLock { _ = $0.insert(kept.id) }
     }
     func flush() async throws(VolumeError) {
         if fault == .forgetsToFlush { return }
-        try await volume.flush()
-    }
-
-    var address: String { volume.address }
-    func describe() async throws(VolumeError) -> VolumeDescription { try await volume.describe() }
-    func open(_ revision: Revision) async throws(VolumeError) -> any VolumeReader { try await volume.open(revision) }
-    func state() async throws(VolumeError) -> TargetState { try await volume.state() }
-    func obstacles(to source: VolumeDescription, room: ByteCount) async throws(VolumeError) -> [Obstacle] {
-        try await volume.obstacles(to: source, room: room)
-    }
-    func make(as source: VolumeDescription, record: String) async throws(VolumeError) {
-        try await volume.make(as: source, record: record)
-    }
-    func own() async throws(VolumeError) -> Bool { try await volume.own() }
-    func save(record: String) async throws(VolumeError) { try await volume.save(record: record) }
-    func resize(to size: ByteCount) async throws(VolumeError) { try await volume.resize(to: size) }
-    func keep(_ snapshot: Snapshot) async throws(VolumeError) -> Snapshot { try await volume.keep(snapshot) }
-    func zero(_ extent: Extent) async throws(VolumeError) { try await volume.zero(extent) }
-    func furnish(as source: VolumeDescription) async throws(VolumeError) { try await volume.furnish(as: source) }
-    func commit(as source: VolumeDescription) async throws(VolumeError) { try await volume.commit(as: source) }
-    func uncommit() async throws(VolumeError) { try await volume.uncommit() }
-    func forget() async throws(VolumeError) { try await volume.forget() }
-    func discard() async throws(VolumeError) { try await volume.discard() }
-    func close() async { await volume.close() }
-    func route(from source: any Volume) async throws(VolumeError) -> (any Route)? {
-        try await volume.route(from: source)
+        try await inner.flush()
     }
 }
 
