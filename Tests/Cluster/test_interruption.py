@@ -351,7 +351,8 @@ class WithinACall(InterruptedTest):
         :returns: the states it must have
         """
         states = self.states(self.source)
-        self.assertTrue(self.kill(after(0.4), self.source, self.goal, "--bandwidth", "1M"))
+        begun = Moment("it is owned", lambda source, target, _: {RECORD, HOLDER} <= target.unfinished.metadata.keys())
+        self.assertTrue(self.kill(begun, self.source, self.goal, "--bandwidth", "1M"))
         record, holder = self.record(self.goal) | {"phase": "committing"}, self.goal.unfinished.metadata[HOLDER]
         self.go_on(self.source, self.goal)
         if client:

@@ -66,7 +66,10 @@ final class Ledger: Sendable {
 
 /// Clients of a gate, each with a part of the volume for itself.
 struct Crew: Sendable {
-    private static let clients = 3
+    /// The last of them does nothing but fill blocks and empty them again: what is changed back is overlooked most easily.
+    private static let clients = 4
+    /// Sectors of a block.
+    private static let block = 8
 
     let gate: Gate
     let ledger: Ledger
@@ -78,7 +81,13 @@ struct Crew: Sendable {
     func work(until isOver: @escaping @Sendable () -> Bool) async {
         await withTaskGroup(of: Void.self) { group in
             for client in 0..<Self.clients {
-                group.addTask { await self.work(client, until: isOver) }
+                group.addTask {
+                    if client == Self.clients - 1 {
+                        await self.toggle(until: isOver)
+                    } else {
+                        await self.work(client, until: isOver)
+                    }
+                }
             }
         }
     }
@@ -90,25 +99,9 @@ struct Crew: Sendable {
             let start = client * share + Int.random(in: 0..<share, using: &random)
             let end = min((client + 1) * share, start + Int.random(in: 1...64, using: &random))
             let sectors = start..<end
-            let extent = Extent(
-                offset: ByteOffset(UInt64(start * Ledger.sector)),
-                length: ByteCount(UInt64(sectors.count * Ledger.sector)))
-            // What fails may have been done.
             switch Int.random(in: 0..<10, using: &random) {
-            case 0..<5:
-                let stamp = ledger.newStamp()
-                ledger.begin(sectors, stamp)
-                if await succeeds({ () throws(VolumeError) in
-                    try await gate.write(Ledger.bytes(sectors, stamp), at: start * Ledger.sector)
-                }) {
-                    ledger.end(sectors, stamp)
-                }
-            case 5:
-                ledger.begin(sectors, 0)
-                let keepsRoom = Bool.random(using: &random)
-                if await succeeds({ () throws(VolumeError) in try await gate.zero(extent, keepsRoom: keepsRoom) }) {
-                    ledger.end(sectors, 0)
-                }
+            case 0..<5: await write(sectors)
+            case 5: await zero(sectors, keepsRoom: Bool.random(using: &random))
             case 6: _ = await succeeds { () throws(VolumeError) in try await gate.flush() }
             default:
                 let range = start * Ledger.sector..<end * Ledger.sector
@@ -120,6 +113,42 @@ struct Crew: Sendable {
         }
     }
 
+    private func toggle(until isOver: () -> Bool) async {
+        var random = SplitMix64(seed: seed &* 31)
+        let first = (Self.clients - 1) * (ledger.count / Self.clients)
+        var filled: Set<Int> = []
+        while !isOver() {
+            let start = first + Self.block * Int.random(in: 0..<(ledger.count - first) / Self.block, using: &random)
+            let sectors = start..<start + Self.block
+            if filled.remove(start) == nil {
+                filled.insert(start)
+                await write(sectors)
+            } else {
+                await zero(sectors, keepsRoom: false)
+            }
+            try? await Task.sleep(for: .microseconds(Int.random(in: 200...1000, using: &random)))
+        }
+    }
+
+    // What fails may have been done.
+
+    private func write(_ sectors: Range<Int>) async {
+        let stamp = ledger.newStamp()
+        ledger.begin(sectors, stamp)
+        if await succeeds({ () throws(VolumeError) in
+            try await gate.write(Ledger.bytes(sectors, stamp), at: sectors.lowerBound * Ledger.sector)
+        }) {
+            ledger.end(sectors, stamp)
+        }
+    }
+
+    private func zero(_ sectors: Range<Int>, keepsRoom: Bool) async {
+        ledger.begin(sectors, 0)
+        if await succeeds({ () throws(VolumeError) in try await gate.zero(sectors.extent, keepsRoom: keepsRoom) }) {
+            ledger.end(sectors, 0)
+        }
+    }
+
     private func succeeds(_ body: () async throws(VolumeError) -> Void) async -> Bool {
         do throws(VolumeError) {
             try await body()
@@ -127,6 +156,14 @@ struct Crew: Sendable {
         } catch {
             return false
         }
+    }
+}
+
+extension Range where Bound == Int {
+    /// Of so many sectors.
+    var extent: Extent {
+        Extent(
+            from: ByteOffset(UInt64(lowerBound * Ledger.sector)), to: ByteOffset(UInt64(upperBound * Ledger.sector)))
     }
 }
 

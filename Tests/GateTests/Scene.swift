@@ -36,8 +36,7 @@ final class Scene: Sendable {
     /// While nobody serves the volume, somebody discards some of it, unless it was left already.
     func discard(_ sectors: Range<Int>) {
         guard !saysSwitched else { return }
-        let (start, end) = (sectors.lowerBound * Ledger.sector, sectors.upperBound * Ledger.sector)
-        source.zero(Extent(from: ByteOffset(UInt64(start)), to: ByteOffset(UInt64(end))))
+        source.zero(sectors.extent)
         ledger.begin(sectors, 0)
         ledger.end(sectors, 0)
     }
