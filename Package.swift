@@ -178,6 +178,9 @@ let package = Package(
         .executableTarget(
             name: "HoldDriver", dependencies: ["Cutover", "Guest", "Volumes"], path: "Tests/HoldDriver",
             swiftSettings: strict),
+        // Nor is this: measures for Tests/Benchmarks what payloads cost.
+        .executableTarget(
+            name: "PackDriver", dependencies: ["CLZ4", "Relay"], path: "Tests/PackDriver", swiftSettings: strict),
         .testTarget(
             name: "NBDProtocolTests",
             dependencies: ["Conformance", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
