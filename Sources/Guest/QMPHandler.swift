@@ -25,7 +25,9 @@ final class QMPHandler: ChannelInboundHandler {
     private var session = QMPSession()
     private var end: End?
     private var greeting: EventLoopPromise<JSONValue>?
-    private var lastID: Int64 = 0
+    /// QEMU answers on the socket, and not to whoever asked: what a client asked that was killed is answered to the next one.
+    /// So no two of them begin with the same number.
+    private var lastID = Int64.random(in: 0..<1 << 52)
     private var commands: [Int64: (name: String, promise: EventLoopPromise<JSONValue>)] = [:]
     private var events: [QMPEvent] = []
     private var wait: (isIt: (QMPEvent) -> Bool, name: String, promise: EventLoopPromise<QMPEvent>)?
@@ -112,9 +114,8 @@ final class QMPHandler: ChannelInboundHandler {
             greeting = nil
             promise.succeed(value)
         case .answer(let id, let answer):
-            guard let (name, promise) = commands.removeValue(forKey: id) else {
-                throw QMPSession.Junk(reason: "answered what it was not asked (\(id))")
-            }
+            // Otherwise it was another client's.
+            guard let (name, promise) = commands.removeValue(forKey: id) else { return }
             switch answer {
             case .value(let value): promise.succeed(value)
             case .refusal(let kind, let reason):
