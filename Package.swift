@@ -87,7 +87,7 @@ let package = Package(
         .target(
             name: "NBDVolumes",
             dependencies: [
-                "Credentials", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
+                "Credentials", "NBDProtocol", "Sockets", "Volumes", .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),

@@ -35,7 +35,7 @@ final class Connection: ChannelInboundHandler {
     private var hasFailed = false
     private var servant: Servant?
     /// A write whose bytes are coming.
-    private var write: (request: Request, memory: RequestMemory?, filled: Int)?
+    private var write: IncomingWrite?
     private var load: Load
     private var outbox = Outbox()
     /// Requests that the disk is at.
@@ -173,26 +173,28 @@ final class Connection: ChannelInboundHandler {
     private func begin(_ request: Request) {
         load.add(requests: 1, bytes: cost(of: request))
         guard case .write(let extent) = request.command else { return carryOut(request, nil) }
-        write = (request, RequestMemory(count: Int(extent.length.bytes)), 0)
+        write = IncomingWrite(request, count: Int(extent.length.bytes))
     }
 
     private func fill(_ piece: ByteBuffer, isLast: Bool) {
-        guard let (request, memory, filled) = write else { preconditionFailure("bytes come after their request") }
-        memory?.copy(piece, at: filled)
-        write?.filled += piece.readableBytes
-        guard isLast else { return }
-        write = nil
-        guard let memory else {
-            guard let agreement = session.agreement else { preconditionFailure("requests come after the handshake") }
-            let refusal = ReplyEncoder(agreement).failed(request, .noMemory, "there is no memory for it")
-            return finish(request, Servant.Answer(pieces: [refusal]))
+        guard var incoming = write.take(), let servant else { preconditionFailure("bytes come after their request") }
+        let request = incoming.request
+        // What came in one piece is written from where it is.
+        if isLast, incoming.isEmpty,
+            let answer = unsafe piece.withUnsafeReadableBytes({ unsafe servant.atOnce(request, $0) })
+        {
+            return finish(request, answer)
         }
+        incoming.add(piece)
+        guard isLast else { return write = incoming }
+        guard let memory = incoming.memory else { return finish(request, servant.noMemory(request)) }
         carryOut(request, memory)
     }
 
     private func carryOut(_ request: Request, _ memory: RequestMemory?) {
         guard let servant else { preconditionFailure("requests come after the handshake") }
-        if let answer = servant.atOnce(request, memory) { return finish(request, answer) }
+        let payload = unsafe memory.map { unsafe UnsafeRawBufferPointer($0.bytes) }
+        if let answer = unsafe servant.atOnce(request, payload) { return finish(request, answer) }
         running += 1
         let connection = NIOLoopBound(self, eventLoop: loop)
         // Owned by the connection, which counts it and isn't over before it. It runs on the connection's event loop.
@@ -287,8 +289,7 @@ final class Connection: ChannelInboundHandler {
     private func giveUp() {
         isLeaving = true
         input.removeAll()
-        if let (request, _, _) = write { load.remove(requests: 1, bytes: cost(of: request)) }
-        write = nil
+        if let request = write.take()?.request { load.remove(requests: 1, bytes: cost(of: request)) }
     }
 
     private func closeIfDone() {

@@ -114,9 +114,10 @@ package struct Listener: Sendable {
             let descriptor = try await Self.socket(at: path)
             let name = try SocketName(of: path)
             self.name = name
+            let unix = bootstrap.childChannelOption(.socketOption(.so_sndbuf), value: UnixSocket.sendBuffer)
             channel = try await Self.bound(to: path) {
                 // The channel closes the descriptor from here on.
-                try await bootstrap.withBoundSocket(descriptor).get()
+                try await unix.withBoundSocket(descriptor).get()
             } failed: {
                 name.remove()
             }

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import NBDProtocol
 @_spi(CustomByteBufferAllocator) internal import NIOCore
 
 /// The bytes of one request: what a write brought, or what a read is to have. Aligned to pages, as direct I/O wants it,
@@ -47,6 +48,25 @@ internal import Glibc
         // NIO's own allocator frees by free(3), which is right for posix_memalign(3).
         let allocator = count >= SpareMemory.smallest ? spareAllocator : ByteBufferAllocator()
         return unsafe ByteBuffer(takingOwnershipOf: whole, allocator: allocator)
+    }
+}
+
+/// A write as its bytes come, piece by piece.
+struct IncomingWrite {
+    let request: Request
+    /// Nothing before the first piece, and where there was no memory for them.
+    private(set) var memory: RequestMemory?
+    private let count: Int
+    private var filled = 0
+
+    init(_ request: Request, count: Int) { (self.request, self.count) = (request, count) }
+
+    var isEmpty: Bool { filled == 0 }
+
+    mutating func add(_ piece: ByteBuffer) {
+        if isEmpty { memory = RequestMemory(count: count) }
+        memory?.copy(piece, at: filled)
+        filled += piece.readableBytes
     }
 }
 

@@ -27,7 +27,7 @@ struct Servant: Sendable {
 
     /// Does it on the calling thread, if that takes no waiting.
     /// - Parameter payload: Of a write.
-    func atOnce(_ request: Request, _ payload: RequestMemory?) -> Answer? {
+    func atOnce(_ request: Request, _ payload: UnsafeRawBufferPointer?) -> Answer? {
         do throws(VolumeError) {
             switch request.command {
             case .read(let extent):
@@ -37,8 +37,8 @@ struct Servant: Sendable {
                 var reply = ReadReply(to: request, encoder)
                 return Answer(pieces: pieces(&reply, [(extent, memory)]))
             case .write(let extent):
-                guard let payload, !request.isFUA,
-                    unsafe try disk.writeAtOnce(UnsafeRawBufferPointer(payload.bytes), at: extent.offset)
+                guard let payload = unsafe payload, !request.isFUA,
+                    unsafe try disk.writeAtOnce(payload, at: extent.offset)
                 else { return nil }
                 return Answer(pieces: [encoder.done(request)])
             case .flush, .trim, .cache, .writeZeroes, .blockStatus: return nil
@@ -94,7 +94,7 @@ struct Servant: Sendable {
         return Answer(pieces: [encoder.failed(request, ErrorValue(error.kind), message)], failure: error)
     }
 
-    private func noMemory(_ request: Request) -> Answer {
+    func noMemory(_ request: Request) -> Answer {
         Answer(pieces: [encoder.failed(request, .noMemory, "there is no memory for it")])
     }
 

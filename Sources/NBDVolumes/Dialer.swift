@@ -1,5 +1,6 @@
 package import NIOCore
 internal import NIOPosix
+internal import Sockets
 package import Volumes
 
 /// How a connection to a server is made.
@@ -30,7 +31,8 @@ package struct SocketDialer: Dialer {
         case .tcp(let host, let port):
             try await bootstrap.connect(host: host, port: Int(port), channelInitializer: initialize)
         case .unix(let path):
-            try await bootstrap.connect(unixDomainSocketPath: path, channelInitializer: initialize)
+            try await bootstrap.channelOption(.socketOption(.so_sndbuf), value: UnixSocket.sendBuffer)
+                .connect(unixDomainSocketPath: path, channelInitializer: initialize)
         }
     }
 }

@@ -26,7 +26,7 @@ struct ArchitectureTests {
         "NBDProtocol": ["Volumes"],
         "Credentials": ["Volumes"],
         "NBDServer": ["Credentials", "NBDProtocol", "Sockets", "Volumes"],
-        "NBDVolumes": ["Credentials", "NBDProtocol", "Volumes"],
+        "NBDVolumes": ["Credentials", "NBDProtocol", "Sockets", "Volumes"],
         "Relay": ["Checksums", "CLZ4", "NBDProtocol", "Volumes"],
         "RelayServer": ["Checksums", "Credentials", "NBDProtocol", "NBDServer", "Relay", "Sockets", "Volumes"],
         "RemoteVolumes": ["Checksums", "NBDProtocol", "NBDVolumes", "Relay", "Sockets", "Volumes"],
