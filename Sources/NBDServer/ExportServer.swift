@@ -43,17 +43,23 @@ package struct ExportServer: Sendable {
         (self.isInsecureAllowed, self.notice) = (isInsecureAllowed, notice)
     }
 
-    /// Runs `body`, and listens meanwhile. When it returns, nobody is let in any more, what is under way is answered, and
-    /// all disks are flushed. A Unix socket is gone when this returns, in every outcome.
+    /// Runs `body`, and listens meanwhile: see `Bound.serve`.
     ///
     /// - Throws: If it can't listen, and `body` isn't run then; or if a disk can't be flushed.
     package nonisolated(nonsending) func serve<Value>(
         at address: ListenAddress, _ body: nonisolated(nonsending) (Serving) async -> Value
     ) async throws(VolumeError) -> Value {
+        try await bind(to: address).serve(body)
+    }
+
+    /// Takes the address, and lets nobody in yet: whoever comes waits.
+    ///
+    /// - Returns: What is to be served, or closed.
+    package func bind(to address: ListenAddress) async throws(VolumeError) -> Bound {
         let (exports, credentials, limits) = (exports, credentials, limits)
         let connections = Connections(limit: limits.connections, notice: notice)
         let listener = try await Listener(
-            at: address, isUnderTLS: credentials != nil, isInsecureAllowed: isInsecureAllowed
+            at: address, isUnderTLS: credentials != nil, isInsecureAllowed: isInsecureAllowed, isHeldBack: true
         ) { loop in
             Connection(exports, credentials, limits: limits, among: connections, on: loop)
         }
@@ -61,11 +67,32 @@ package struct ExportServer: Sendable {
         let offers = exports.all.map {
             Offer(name: $0.name, uri: address.uri(ofExport: $0.name, port: port, isUnderTLS: credentials != nil))
         }
-        let value = await body(Serving(offers: offers, connections: connections))
-        await listener.close()
-        await connections.end()
-        for export in exports.all where export.disk.isWritable { try await export.disk.flush() }
-        return value
+        return Bound(listener: listener, serving: Serving(offers: offers, connections: connections), exports: exports)
+    }
+
+    /// A server that has its address.
+    package struct Bound: Sendable {
+        fileprivate let listener: Listener
+        fileprivate let serving: Serving
+        fileprivate let exports: Exports
+
+        /// Runs `body`, and lets clients in meanwhile. When it returns, nobody is let in any more, what is under way is
+        /// answered, and all disks are flushed. A Unix socket is gone when this returns, in every outcome.
+        ///
+        /// - Throws: If a disk can't be flushed.
+        package nonisolated(nonsending) func serve<Value>(
+            _ body: nonisolated(nonsending) (Serving) async -> Value
+        ) async throws(VolumeError) -> Value {
+            await listener.letIn()
+            let value = await body(serving)
+            await listener.close()
+            await serving.connections.end()
+            for export in exports.all where export.disk.isWritable { try await export.disk.flush() }
+            return value
+        }
+
+        /// Instead of serving. Whoever waited is turned away.
+        package func close() async { await listener.close() }
     }
 }
 
@@ -86,15 +113,17 @@ package struct Listener: Sendable {
     /// - Parameters:
     ///   - isUnderTLS: Whether `newConnection` lets nobody in without it.
     ///   - isInsecureAllowed: Whether others than this host's users may connect without TLS.
+    ///   - isHeldBack: Whether whoever comes has to wait for `letIn`.
     ///   - newConnection: Makes what serves a client, on the event loop that is to be its own. It asks for what it reads
     ///     (`ChannelHandlerContext.read`), and is told of the end of the client's input.
     package init(
-        at address: ListenAddress, isUnderTLS: Bool, isInsecureAllowed: Bool,
+        at address: ListenAddress, isUnderTLS: Bool, isInsecureAllowed: Bool, isHeldBack: Bool = false,
         newConnection: @escaping @Sendable (any EventLoop) -> any ChannelHandler
     ) async throws(VolumeError) {
         let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelOption(.autoRead, value: !isHeldBack)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(Doorkeeper())
@@ -169,6 +198,13 @@ package struct Listener: Sendable {
             _ = unsafe unlink(path)
             return try UnixSocket.listening(at: path, backlog: backlog)
         }
+    }
+
+    /// Whoever waits, and whoever comes from here on.
+    func letIn() async {
+        // Fails only where it is closed already.
+        try? await channel.setOption(.autoRead, value: true).get()
+        channel.read()
     }
 
     /// Takes the name away at once, so that nobody comes any more. The connections go on.

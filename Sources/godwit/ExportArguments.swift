@@ -57,12 +57,10 @@ struct ExportArguments: ParsableArguments {
         }
     }
 
-    /// - Parameters:
-    ///   - move: Ends the move.
-    ///   - stop: Ends the export, too.
+    /// - Parameter stop: Ends the export.
     /// - Returns: Nothing where the source isn't to be served.
     func open(
-        _ source: any SourceVolume, from: VolumeAddress, to: VolumeAddress, move: StopRequest, stop: StopRequest
+        _ source: any SourceVolume, from: VolumeAddress, to: VolumeAddress, stop: StopRequest
     ) async throws(VolumeError) -> MoveExport? {
         guard let text = export, let address = try? ListenAddress.argument(text) else { return nil }
         guard let source = source as? any ServableSource else {
@@ -73,6 +71,6 @@ struct ExportArguments: ParsableArguments {
             try await Opening.disk(to)
         }
         return try await MoveExport(
-            hold, name: exportName ?? from.exportName, title: from.text, at: address, listening, move: move, stop: stop)
+            hold, name: exportName ?? from.exportName, title: from.text, at: address, listening, stop: stop)
     }
 }

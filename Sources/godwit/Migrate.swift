@@ -118,7 +118,7 @@ struct Migrate: AsyncParsableCommand {
                     ? nil
                     : try await staged(.source) { () throws(VolumeError) in
                         try await exporting.open(
-                            source, from: from.address, to: to.address, move: stop, stop: interruption.stop)
+                            source, from: from.address, to: to.address, stop: interruption.stop)
                     }
                 served.withLock { $0 = export }
                 options.live = try await staged(.source) { () throws(VolumeError) in
@@ -146,7 +146,7 @@ struct Migrate: AsyncParsableCommand {
                         let guardian =
                             export == nil ? Guardian(source: source.address, target: target.address) : nil
                         defer { guardian?.dismiss() }
-                        export?.begin()
+                        try await staged(.source) { () throws(VolumeError) in try await export?.begin() }
                         return try await cancelling(controls, from.address, to.address, target) {
                             () async throws(MoveError) in
                             let report = try await move.run()

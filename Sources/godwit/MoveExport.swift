@@ -16,9 +16,7 @@ final class MoveExport: Sendable {
     private let server: ExportServer
     private let address: ListenAddress
     private let limits: ServerLimits
-    /// Ends the move.
-    private let move: StopRequest
-    /// Ends the export, too.
+    /// Ends the export.
     private let stop: StopRequest
     private let isMoveOver = Mutex(false)
     private let serving = Mutex<Task<Result<Void, VolumeError>, Never>?>(nil)
@@ -26,9 +24,9 @@ final class MoveExport: Sendable {
     /// - Parameter title: Of the volume, as clients are told.
     init(
         _ hold: GateHold, name: String, title: String, at address: ListenAddress, _ listening: ListeningArguments,
-        move: StopRequest, stop: StopRequest
+        stop: StopRequest
     ) async throws(VolumeError) {
-        (self.hold, self.address, self.move, self.stop) = (hold, address, move, stop)
+        (self.hold, self.address, self.stop) = (hold, address, stop)
         limits = ServerLimits()
         server = ExportServer(
             [Export(name: name, description: title, disk: hold.gate, watch: hold.gate)], limits: limits,
@@ -36,25 +34,28 @@ final class MoveExport: Sendable {
         ) { tell("godwit: \($0)") }
     }
 
-    /// Begins to serve once there is something to be served.
-    func begin() {
+    /// Takes the address at once, so that nothing is moved if that fails, and begins to serve once there is something to
+    /// be served.
+    func begin() async throws(VolumeError) {
+        let bound = try await server.bind(to: address)
         // Owned by this value: `end` waits for it.
         let task = Task { () async -> Result<Void, VolumeError> in
             while true {
                 let isOver = self.isMoveOver.withLock { $0 }
                 if self.gate.hasOpened { break }
-                if isOver { return .success(()) }
+                if isOver {
+                    await bound.close()
+                    return .success(())
+                }
                 try? await Task.sleep(for: Self.lookInterval)
             }
             do throws(VolumeError) {
-                try await self.server.serve(at: self.address) { serving in
+                try await bound.serve { serving in
                     for offer in serving.offers { tell("godwit: serving at \(offer.uri)") }
                     await self.untilLeft(serving)
                 }
                 return .success(())
             } catch {
-                // Nobody can come: there is nothing to be moved beneath anybody.
-                self.move.ask()
                 return .failure(error)
             }
         }

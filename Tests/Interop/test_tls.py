@@ -236,14 +236,18 @@ class Moving(TLSTest):
         words = "migrate", "--live", "--progress", "none", "--export-name", "v", "--export", "0.0.0.0:0"
         self.assertIn("--tls", run(GODWIT, *words, self.volume.address, target, rc=77))
         self.assertFalse(target.exists())
-        move = Process(self, *words, "--tls", self.server, self.volume.address, target)
+        # It takes some seconds, in which the client comes.
+        self.volume.path.write_bytes(noise(SIZE, seed=2))
+        move = Process(self, *words, "--tls", self.server, "--bandwidth", "8M", self.volume.address, target)
         self.wait_until(lambda: "serving at nbds://" in move.said(), 60)
         uri = re.search(r"nbds://\S+", move.said())[0].replace("0.0.0.0", "localhost")
         for folder in (self.stranger, self.impostor):
             run("nbdinfo", self.known(uri, folder), rc=1)
         run("nbdinfo", uri.replace("nbds://", "nbd://"), rc=1)
         client = nbd.NBD()
+        client.set_uri_allow_local_file(True)
         client.connect_uri(self.known(uri))
+        self.assertNotIn("its clients are at the target", move.said())
         self.assertTrue(client.get_tls_negotiated())
         data = noise(SIZE)
         for start in range(0, SIZE, 1 << 20):

@@ -74,6 +74,15 @@ class TrackerTest(ServingTest):
         handle.shutdown()
         move.end()
 
+    def test_where_it_cant_be_served_nothing_is_moved(self):
+        self.socket.write_text("no socket")
+        said = run(GODWIT, "migrate", "--live", "--export", f"unix:{self.socket}", self.source, self.target, rc=75)
+        self.assertIn("is no socket of a dead server", said)
+        self.assertEqual(self.socket.read_text(), "no socket")
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir() if path != self.volume.path),
+                         ["nbd.sock", "run", "source"])
+        self.assertEqual(list((self.folder / "run").iterdir()), [])
+
     def dirty(self):
         runs = json.loads(run("nbdinfo", "--json", "--map=x-godwit:dirty", self.uri))
         return [(one["offset"], one["length"]) for one in runs if one["type"] == 1]
