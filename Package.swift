@@ -180,7 +180,8 @@ let package = Package(
             swiftSettings: strict),
         // Nor is this: measures for Tests/Benchmarks what payloads cost.
         .executableTarget(
-            name: "PackDriver", dependencies: ["CLZ4", "Relay"], path: "Tests/PackDriver", swiftSettings: strict),
+            name: "PackDriver", dependencies: ["CLZ4", "Checksums", "Relay"], path: "Tests/PackDriver",
+            swiftSettings: strict),
         .testTarget(
             name: "NBDProtocolTests",
             dependencies: ["Conformance", "NBDProtocol", "Volumes", .product(name: "NIOCore", package: "swift-nio")],
