@@ -172,29 +172,34 @@ final class Connection: ChannelInboundHandler {
 
     private func begin(_ request: Request) {
         load.add(requests: 1, bytes: cost(of: request))
-        guard case .write(let extent) = request.command else { return carryOut(request, nil) }
-        write = IncomingWrite(request, count: Int(extent.length.bytes))
+        if case .write(let extent) = request.command {
+            write = IncomingWrite(request, count: Int(extent.length.bytes))
+        } else if let answer = unsafe servant?.atOnce(request, nil) {
+            finish(request, answer)
+        } else {
+            carryOut(request, nil)
+        }
     }
 
     private func fill(_ piece: ByteBuffer, isLast: Bool) {
         guard var incoming = write.take(), let servant else { preconditionFailure("bytes come after their request") }
         let request = incoming.request
         // What came in one piece is written from where it is.
-        if isLast, incoming.isEmpty,
-            let answer = unsafe piece.withUnsafeReadableBytes({ unsafe servant.atOnce(request, $0) })
-        {
+        let isWhole = isLast && incoming.isEmpty
+        if isWhole, let answer = unsafe piece.withUnsafeReadableBytes({ unsafe servant.atOnce(request, $0) }) {
             return finish(request, answer)
         }
         incoming.add(piece)
         guard isLast else { return write = incoming }
         guard let memory = incoming.memory else { return finish(request, servant.noMemory(request)) }
+        if !isWhole, let answer = unsafe servant.atOnce(request, UnsafeRawBufferPointer(memory.bytes)) {
+            return finish(request, answer)
+        }
         carryOut(request, memory)
     }
 
     private func carryOut(_ request: Request, _ memory: RequestMemory?) {
         guard let servant else { preconditionFailure("requests come after the handshake") }
-        let payload = unsafe memory.map { unsafe UnsafeRawBufferPointer($0.bytes) }
-        if let answer = unsafe servant.atOnce(request, payload) { return finish(request, answer) }
         running += 1
         let connection = NIOLoopBound(self, eventLoop: loop)
         // Owned by the connection, which counts it and isn't over before it. It runs on the connection's event loop.

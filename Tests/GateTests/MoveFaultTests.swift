@@ -216,7 +216,7 @@ final class Hang: Sendable {
 
 /// A target that hangs in certain calls.
 struct HangingTarget: TargetWrapper {
-    enum Place: CaseIterable { case resize, flush }
+    enum Place { case resize, flush }
 
     let inner: any TargetVolume
     private let gate: Gate
