@@ -43,7 +43,12 @@ struct HandOver {
 
     /// What a hand-over takes besides draining, as things are.
     static func cost(switching: Duration, isOurOwn: Bool) -> Duration {
-        (isOurOwn ? ownFreezeCost + ownCommitCost : freezeCost + commitCost) + switching
+        (isOurOwn ? ownFreezeCost : freezeCost) + costFromCommit(switching: switching, isOurOwn: isOurOwn)
+    }
+
+    /// What of it is left once the last bytes are moved.
+    private static func costFromCommit(switching: Duration, isOurOwn: Bool) -> Duration {
+        (isOurOwn ? ownCommitCost : commitCost) + switching
     }
 
     func run(_ report: inout Report) async throws(MoveError) -> End {
@@ -66,7 +71,8 @@ struct HandOver {
             try await source.stayOpen()
             return (seen, switching)
         }
-        let stillHead = live.hold?.isOurOwn == true ? StillHead(walk) : nil
+        let isOurOwn = live.hold?.isOurOwn == true
+        let stillHead = isOurOwn ? StillHead(walk) : nil
         let title = live.hold?.title
         try await staged(.underWay) { () throws(VolumeError) in
             try await walk.note { record in
@@ -74,7 +80,7 @@ struct HandOver {
                 if stillHead != nil { StillHead.note(in: &record) }
             }
         }
-        let rest = (live.hold?.isOurOwn == true ? Self.ownCommitCost : Self.commitCost) + switching
+        let rest = Self.costFromCommit(switching: switching, isOurOwn: isOurOwn)
         following.status.change { $0.phase = .handingOver }
         move.progress.begin("handing over")
         var still = Standstill(at: time.now())
